@@ -1,0 +1,1 @@
+"""Study tables, readers, synthetic radiographs, splits, decoding and the image store."""

@@ -1,0 +1,1 @@
+"""Predictions to files, then discrimination, calibration and fairness from files alone."""

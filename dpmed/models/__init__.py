@@ -1,0 +1,1 @@
+"""Backbones, heads and initialisation with provenance; nothing here knows about privacy."""

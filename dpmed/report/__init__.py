@@ -1,0 +1,1 @@
+"""Tables, plots, the self-contained page and sweep collection; works from files, without torch."""

@@ -1,0 +1,1 @@
+"""Lightning module, callbacks, checkpoints and export; no privacy mathematics."""
