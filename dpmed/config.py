@@ -1,0 +1,322 @@
+"""The schema of every configuration group, checked once before any work.
+
+Hydra composes YAML files from `conf/`; `load_config` turns the result into frozen dataclasses, so that
+below `pipeline` nobody meets a DictConfig, a misspelt key or a value of the wrong type. The defaults
+live in `conf/` alone: every field here is required. This module never imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from dpmed.errors import UserError, did_you_mean
+
+_STRICT = ConfigDict(extra="forbid")
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PreprocessingConfig:
+    """What happens to one image on its own, before it is cached (`dpmed.data.Preprocessing`)."""
+
+    image_size: Annotated[int, Field(ge=16)]
+    keep_aspect_ratio: bool
+    intensity: Literal["none", "minmax", "percentile"]
+    equalize: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Data:
+    """What every data set needs, whatever reads it."""
+
+    id: str
+    labels: Annotated[list[str], Field(min_length=1)]
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
+    split_salt: str
+    max_skipped_images: Annotated[int, Field(ge=0)]
+    cache_dir: str
+    preprocessing: PreprocessingConfig
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SyntheticData(_Data):
+    """Procedural chest radiographs; their number is a public setting."""
+
+    reader: Literal["synthetic"]
+    num_patients: Count
+    seed: int
+    sites: Annotated[list[str], Field(min_length=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PublicRelease:
+    """The published size of a release, recognised by the SHA-256 of its metadata file."""
+
+    name: str
+    num_patients: Count
+    num_images: Count
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ChestXray14Data(_Data):
+    """ChestX-ray14 in its official layout."""
+
+    reader: Literal["chestxray14"]
+    root: str | None
+    split_lists: str | None
+    label_map: dict[str, list[str]]
+    releases: dict[str, PublicRelease]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ManifestData(_Data):
+    """Any hospital's table, CSV or Parquet."""
+
+    reader: Literal["manifest"]
+    path: str | None
+    root: str | None
+    columns: dict[str, str | None]
+    label_map: dict[str, str]
+
+
+DataConfig = Annotated[
+    SyntheticData | ChestXray14Data | ManifestData, Field(discriminator="reader")
+]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelConfig:
+    """A timm backbone with a linear head."""
+
+    name: str
+    in_chans: Literal[1, 3]
+    drop_path_rate: Fraction
+    ls_init_value: Positive | None
+    input_mean: float
+    input_std: Positive
+    trainable: Literal["full", "head", "last_stage", "norm_and_bias", "lora"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class InitConfig:
+    """Where the weights come from before the first private step."""
+
+    source: Literal["scratch", "imagenet", "dinov3", "file"]
+    path: str | None
+    sha256: str | None
+    tag: str | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PrivacyConfig:
+    """What is promised, and to whom; every field changes the guarantee or the result."""
+
+    enabled: bool
+    unit: Literal["patient", "image"]
+    epsilon: Positive | None
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)]
+    num_units: Count | None
+    expected_batch_size: Count
+    max_sample_rate: Annotated[float, Field(gt=0.0, le=1.0)]
+    max_grad_norm: Positive
+    clipping_rule: Literal["flat", "automatic"]
+    views_per_unit: Count
+    noise_scale: Annotated[float, Field(ge=1.0)]
+    ledger_dir: str
+    injected_key: str | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainingConfig:
+    """The optimisation, counted in logical steps."""
+
+    num_steps: Count
+    optimizer: Literal["adamw", "sgd", "nadam"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    momentum: Fraction
+    warmup_steps: Annotated[int, Field(ge=0)]
+    schedule: Literal["constant", "cosine"]
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)]
+    pos_weight: list[Positive] | None
+    checkpoint_every_steps: Count
+    permute_labels: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class EvaluationConfig:
+    """What is measured on the finished model."""
+
+    num_bootstrap: Annotated[int, Field(ge=200)]
+    subgroups: list[str]
+    age_bins: list[float]
+    min_positives: Count
+    min_negatives: Count
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LoggerConfig:
+    """Where curves and results go."""
+
+    name: Literal["csv", "wandb"]
+    project: str
+    entity: str | None
+    mode: Literal["offline", "online"]
+    log_nonprivate_side_outputs: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PerformanceConfig:
+    """Speed only: nothing here changes a result beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+    physical_batch_size: Count
+    clipping_engine: Literal["onepass", "opacus_hooks", "opacus_functorch"]
+    channels_last: bool
+    num_threads: Annotated[int, Field(ge=0)]
+    num_workers: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RunConfig:
+    """One run, whole."""
+
+    name: str
+    seed: Annotated[int, Field(ge=0)]
+    resume: str | None
+    on_changed_replay: Literal["refuse", "charge"]
+    data: DataConfig
+    model: ModelConfig
+    init: InitConfig
+    privacy: PrivacyConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    logger: LoggerConfig
+    performance: PerformanceConfig
+
+    @property
+    def config_hash(self) -> str:
+        """Hash of everything that can change the result: not `resume`, `logger`, `performance`."""
+        relevant = {
+            key: value
+            for key, value in to_mapping(self).items()
+            if key not in ("resume", "on_changed_replay", "logger", "performance")
+        }
+        canonical = json.dumps(relevant, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+_ADAPTER = TypeAdapter(RunConfig)
+
+
+def load_config(mapping: Mapping[str, Any]) -> RunConfig:
+    """Checks a composed configuration and freezes it.
+
+    Args:
+        mapping: plain nested dictionaries, interpolations resolved.
+
+    Raises:
+        UserError: names every setting that is missing, misspelt or out of range, then the
+            settings that contradict one another.
+    """
+    try:
+        config = _ADAPTER.validate_python(dict(mapping))
+    except ValidationError as error:
+        raise UserError(_explain(error, mapping)) from None
+    _check_across_groups(config)
+    return config
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain dictionaries, the inverse of `load_config`."""
+    return _ADAPTER.dump_python(config, mode="json")
+
+
+def known_keys(mapping: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Every dotted key of a nested mapping, groups included."""
+    keys = []
+    for name, value in mapping.items():
+        keys.append(f"{prefix}{name}")
+        if isinstance(value, Mapping):
+            keys.extend(known_keys(value, prefix=f"{prefix}{name}."))
+    return keys
+
+
+def _explain(error: ValidationError, mapping: Mapping[str, Any]) -> str:
+    lines = [_explain_one(item, mapping) for item in error.errors()]
+    return "\n".join(lines)
+
+
+def _explain_one(item: Any, mapping: Mapping[str, Any]) -> str:
+    # A discriminated union adds the reader's name to the location; it is no key of the mapping.
+    location = [str(part) for part in item["loc"]]
+    if len(location) > 1 and location[0] == "data" and location[1] not in mapping.get("data", {}):
+        location.pop(1)
+    name = ".".join(location)
+    if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{name} is missing."
+    if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{name} is not a setting.{did_you_mean(location[-1], _siblings(location, mapping))}"
+    message = item["msg"].replace("Input should be", "allowed is")
+    hint = ""
+    if item["type"] == "literal_error":
+        hint = did_you_mean(str(item["input"]), item["ctx"]["expected"].replace("'", "").split())
+    elif item["type"] == "union_tag_invalid":
+        name, message = "data.reader", f"allowed is {item['ctx']['expected_tags']}"
+    return f"{name}={item['input']!r}: {message}.{hint}"
+
+
+def _siblings(location: Sequence[str], mapping: Mapping[str, Any]) -> list[str]:
+    node: Any = mapping
+    for part in location[:-1]:
+        node = node.get(part, {}) if isinstance(node, Mapping) else {}
+    return [key for key in node if key != location[-1]] if isinstance(node, Mapping) else []
+
+
+def _check_across_groups(config: RunConfig) -> None:
+    data, privacy, training = config.data, config.privacy, config.training
+    if config.performance.precision == "16-mixed":
+        raise UserError(
+            "performance.precision=16-mixed is refused: its loss scaler looks at all samples at once "
+            "and breaks the bound on one patient's influence. Use bf16-mixed or 32-true."
+        )
+    if data.validation_fraction + data.test_fraction >= 1.0:
+        raise UserError(
+            f"data.validation_fraction={data.validation_fraction} and "
+            f"data.test_fraction={data.test_fraction} leave no patient for training."
+        )
+    duplicates = {label for label in data.labels if data.labels.count(label) > 1}
+    if duplicates:
+        raise UserError(f"data.labels names {sorted(duplicates)} more than once.")
+    if privacy.enabled and privacy.epsilon is None:
+        raise UserError("privacy.epsilon is missing: name the target, for example privacy.epsilon=8.")
+    if training.pos_weight is not None and len(training.pos_weight) != len(data.labels):
+        raise UserError(
+            f"training.pos_weight has {len(training.pos_weight)} entries for {len(data.labels)} "
+            "labels: give one literal weight a label."
+        )
+    if training.warmup_steps >= training.num_steps:
+        raise UserError(
+            f"training.warmup_steps={training.warmup_steps} must be below "
+            f"training.num_steps={training.num_steps}."
+        )
+    if isinstance(data, ChestXray14Data) and data.root is None:
+        raise UserError("data.root is missing: data=chestxray14 data.root=/path/to/ChestX-ray14")
+    if isinstance(data, ManifestData) and data.path is None:
+        raise UserError("data.path is missing: data=manifest data.path=/path/to/table.csv")
+
+
+def data_path(path: str) -> Path:
+    """A path from the configuration, with `~` expanded."""
+    return Path(path).expanduser()
