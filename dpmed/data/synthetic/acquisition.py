@@ -1,0 +1,272 @@
+"""Sites as scanners: how a site positions patients, exposes, develops and marks its pictures.
+
+Third stage of the embedded data, after cohort and anatomy. An `Acquisition` is a set of ranges, so
+a new scanner, or a randomised one, is one more entry of data. Drawing from the ranges and applying
+them is here; the body is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from dpmed.data.synthetic.draws import Draws
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Acquisition:
+    """Ranges from which each picture of a site draws its acquisition.
+
+    Attributes:
+        zoom: size of the body in the picture; 1 fills the frame with the chest.
+        shift: standard deviation of the position, in half picture widths.
+        tilt: standard deviation of the rotation in the picture plane, degrees.
+        exposure: attenuation that is shown as mid-grey.
+        latitude: attenuation between dark and bright; a small one gives a hard picture.
+        gamma: exponent of the display curve.
+        scatter: share of the signal that is replaced by a haze.
+        sharpening: strength of the unsharp mask of the processing.
+        noise: standard deviation of the quantum noise at mid-grey, of the full grey scale.
+        collimation: width of the shuttered border, in half picture widths.
+        collimated: probability that a border is visible.
+        border: grey level of the border.
+        marker: letter that lies beside the patient.
+        marker_corner: x and y direction of the marker's corner (-1 or 1).
+    """
+
+    zoom: Range
+    shift: float
+    tilt: float
+    exposure: Range
+    latitude: Range
+    gamma: Range
+    scatter: Range
+    sharpening: Range
+    noise: Range
+    collimation: Range
+    collimated: float
+    border: float
+    marker: str
+    marker_corner: tuple[int, int]
+
+
+ACQUISITIONS = {
+    "university": Acquisition(
+        zoom=(0.90, 1.12),
+        shift=0.06,
+        tilt=3.0,
+        exposure=(0.55, 0.70),
+        latitude=(0.16, 0.21),
+        gamma=(1.05, 1.30),
+        scatter=(0.0, 0.08),
+        sharpening=(0.6, 1.1),
+        noise=(0.006, 0.014),
+        collimation=(0.02, 0.12),
+        collimated=0.8,
+        border=0.0,
+        marker="R",
+        marker_corner=(-1, -1),
+    ),
+    "community": Acquisition(
+        zoom=(0.80, 1.05),
+        shift=0.08,
+        tilt=4.0,
+        exposure=(0.42, 0.62),
+        latitude=(0.28, 0.36),
+        gamma=(0.70, 0.95),
+        scatter=(0.08, 0.2),
+        sharpening=(0.0, 0.2),
+        noise=(0.012, 0.025),
+        collimation=(0.0, 0.08),
+        collimated=0.3,
+        border=0.12,
+        marker="L",
+        marker_corner=(1, -1),
+    ),
+    "emergency": Acquisition(
+        zoom=(0.85, 1.20),
+        shift=0.10,
+        tilt=6.0,
+        exposure=(0.45, 0.75),
+        latitude=(0.22, 0.32),
+        gamma=(0.80, 1.20),
+        scatter=(0.15, 0.35),
+        sharpening=(0.0, 0.4),
+        noise=(0.03, 0.055),
+        collimation=(0.03, 0.20),
+        collimated=0.6,
+        border=0.02,
+        marker="L",
+        marker_corner=(1, 1),
+    ),
+    "archive": Acquisition(
+        zoom=(0.85, 1.12),
+        shift=0.07,
+        tilt=4.0,
+        exposure=(0.50, 0.65),
+        latitude=(0.21, 0.28),
+        gamma=(0.90, 1.10),
+        scatter=(0.04, 0.14),
+        sharpening=(0.1, 0.5),
+        noise=(0.015, 0.03),
+        collimation=(0.0, 0.12),
+        collimated=0.5,
+        border=0.04,
+        marker="L",
+        marker_corner=(1, -1),
+    ),
+}
+
+_GLYPHS = {
+    "L": ("1000", "1000", "1000", "1000", "1000", "1111"),
+    "R": ("1110", "1001", "1001", "1110", "1010", "1001"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shot:
+    """The acquisition of a block of B pictures; each array has the shape (B, 1, 1).
+
+    Attributes:
+        zoom, shift_x, shift_y, tilt: placing of the body in the frame; tilt in radians.
+        exposure, latitude, gamma, scatter, sharpening, noise: as in `Acquisition`.
+        edges: width of the border on the left, top, right and bottom, shape (B, 4, 1, 1).
+        border: grey level of the border.
+        marker_x, marker_y: centre of the marker, in half picture widths.
+        marker_tilt: rotation of the marker, radians.
+        marker_right: 1 where the marker is an R, 0 where it is an L.
+        marker_level: brightness of the marker.
+    """
+
+    zoom: np.ndarray
+    shift_x: np.ndarray
+    shift_y: np.ndarray
+    tilt: np.ndarray
+    exposure: np.ndarray
+    latitude: np.ndarray
+    gamma: np.ndarray
+    scatter: np.ndarray
+    sharpening: np.ndarray
+    noise: np.ndarray
+    edges: np.ndarray
+    border: np.ndarray
+    marker_x: np.ndarray
+    marker_y: np.ndarray
+    marker_tilt: np.ndarray
+    marker_right: np.ndarray
+    marker_level: np.ndarray
+
+
+def draw_shots(acquisitions: list[Acquisition], ap: np.ndarray, draws: Draws) -> Shot:
+    """Draw the acquisition of each picture from its site's ranges.
+
+    Args:
+        acquisitions: one entry a picture.
+        ap: 1 for an AP view (less steady, more scatter and noise), shape (B,).
+        draws: the pictures' random numbers.
+    """
+
+    def column(name: str) -> np.ndarray:
+        return np.array([getattr(row, name) for row in acquisitions], float)
+
+    def within(name: str) -> np.ndarray:
+        low, high = column(name).T
+        return draws.uniform(low, high)
+
+    collimated = draws.flag(column("collimated"))
+    edges = np.stack([within("collimation") * draws.flag(0.6) for _ in range(4)], axis=1)
+    corner = column("marker_corner")
+    fields = {
+        "zoom": within("zoom") * (1 + 0.03 * ap),
+        "shift_x": draws.normal(0.0, column("shift")),
+        "shift_y": draws.normal(0.0, column("shift")),
+        "tilt": np.deg2rad(draws.normal(0.0, column("tilt") * (1 + 0.5 * ap))),
+        "exposure": within("exposure"),
+        "latitude": within("latitude"),
+        "gamma": within("gamma"),
+        "scatter": within("scatter") + 0.05 * ap,
+        "sharpening": within("sharpening"),
+        "noise": within("noise") * (1 + 0.4 * ap),
+        "edges": edges * collimated[:, None],
+        "border": column("border"),
+        "marker_x": corner[:, 0] * draws.uniform(0.70, 0.86),
+        "marker_y": corner[:, 1] * draws.uniform(0.60, 0.86),
+        "marker_tilt": draws.normal(0.0, 0.15),
+        "marker_right": np.array([row.marker == "R" for row in acquisitions], float),
+        "marker_level": draws.uniform(0.6, 1.0),
+    }
+    return Shot(
+        **{name: values.astype(np.float32)[..., None, None] for name, values in fields.items()}
+    )
+
+
+def body_frame(shot: Shot, image_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each pixel looks: x and y in the body frame, shape (B, H, W), and the pixel's width."""
+    ticks = ((np.arange(image_size) + 0.5) * (2.0 / image_size) - 1.0).astype(np.float32)
+    across = ticks[None, None, :] - shot.shift_x
+    down = ticks[None, :, None] - shot.shift_y
+    cos, sin = np.cos(shot.tilt) / shot.zoom, np.sin(shot.tilt) / shot.zoom
+    pixel = 2.0 / (image_size * shot.zoom)
+    return cos * across + sin * down, cos * down - sin * across, pixel
+
+
+def develop(
+    attenuation: np.ndarray, shot: Shot, generators: list[np.random.Generator]
+) -> np.ndarray:
+    """Turn attenuation into a uint8 picture: scatter, film curve, processing, noise, border, marker.
+
+    Args:
+        attenuation: shape (B, H, W).
+        shot: the acquisition of each picture.
+        generators: one generator a picture, used for the pixel noise only.
+    """
+    size = attenuation.shape[1]
+    haze = uniform_filter(
+        attenuation, size=(0, _odd(0.30 * size), _odd(0.30 * size)), mode="nearest"
+    )
+    signal = attenuation + shot.scatter * (haze - attenuation)
+    signal = signal + shot.sharpening * 0.25 * (signal - haze)
+    grey = 1.0 / (1.0 + np.exp((shot.exposure - signal) / shot.latitude))
+    floor = 1.0 / (1.0 + np.exp((shot.exposure + 0.02) / shot.latitude))
+    grey = np.clip((grey - floor) / (1.0 - floor), 0.0, 1.0) ** shot.gamma
+    shape = grey.shape[1:]
+    grain = np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
+    grey += shot.noise * (0.5 + grey) * grain
+    _shutter(grey, shot)
+    _mark(grey, shot)
+    return (np.clip(grey, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+
+
+def _odd(width: float) -> int:
+    return int(width) | 1
+
+
+def _ticks(size: int) -> np.ndarray:
+    return ((np.arange(size) + 0.5) * (2.0 / size) - 1.0).astype(np.float32)
+
+
+def _shutter(grey: np.ndarray, shot: Shot) -> None:
+    ticks = _ticks(grey.shape[1])
+    across, down = ticks[None, None, :], ticks[None, :, None]
+    left, top, right, bottom = (shot.edges[:, index] for index in range(4))
+    inside = (across > 2 * left - 1) & (across < 1 - 2 * right)
+    inside = inside & (down > 2 * top - 1) & (down < 1 - 2 * bottom)
+    np.copyto(grey, np.broadcast_to(shot.border, grey.shape), where=~inside)
+
+
+def _mark(grey: np.ndarray, shot: Shot) -> None:
+    ticks = _ticks(grey.shape[1])
+    dx = ticks[None, None, :] - shot.marker_x
+    dy = ticks[None, :, None] - shot.marker_y
+    cos, sin = np.cos(shot.marker_tilt), np.sin(shot.marker_tilt)
+    column = np.floor((dx * cos + dy * sin) / 0.03 + 2.0).astype(int)
+    row = np.floor((dy * cos - dx * sin) / 0.03 + 3.0).astype(int)
+    inside = (column >= 0) & (column < 4) & (row >= 0) & (row < 6)
+    letters = np.array([[[int(dot) for dot in line] for line in _GLYPHS[name]] for name in "LR"])
+    which = np.broadcast_to(shot.marker_right.astype(int), inside.shape)
+    dots = letters[which, np.clip(row, 0, 5), np.clip(column, 0, 3)] * inside
+    np.copyto(grey, np.broadcast_to(shot.marker_level, grey.shape), where=dots > 0)
