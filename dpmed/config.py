@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -54,6 +53,7 @@ class SyntheticData(_Data):
 
     reader: Literal["synthetic"]
     num_patients: Count
+    mean_images_per_patient: Positive
     seed: int
     sites: Annotated[list[str], Field(min_length=1)]
 
@@ -65,6 +65,8 @@ class PublicRelease:
     name: str
     num_patients: Count
     num_images: Count
+    num_train_patients: Count | None
+    num_train_images: Count | None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -87,6 +89,7 @@ class ManifestData(_Data):
     root: str | None
     columns: dict[str, str | None]
     label_map: dict[str, str]
+    sex_values: dict[str, str] | None
 
 
 DataConfig = Annotated[
@@ -159,7 +162,7 @@ class EvaluationConfig:
 
     num_bootstrap: Annotated[int, Field(ge=200)]
     subgroups: list[str]
-    age_bins: list[float]
+    age_bins: str | list[float]
     min_positives: Count
     min_negatives: Count
 
@@ -315,8 +318,3 @@ def _check_across_groups(config: RunConfig) -> None:
         raise UserError("data.root is missing: data=chestxray14 data.root=/path/to/ChestX-ray14")
     if isinstance(data, ManifestData) and data.path is None:
         raise UserError("data.path is missing: data=manifest data.path=/path/to/table.csv")
-
-
-def data_path(path: str) -> Path:
-    """A path from the configuration, with `~` expanded."""
-    return Path(path).expanduser()

@@ -1,0 +1,107 @@
+"""From the model settings to what is trained: the model, its start weights, its gradient engine.
+
+Nothing here has seen private data: it is built before the data is opened, so that the plan can ask
+the clipper for its sensitivity and a missing weight file stops the run before any work.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpmed import models
+from dpmed.config import RunConfig
+from dpmed.privacy.checks import refuse_unsafe
+from dpmed.privacy.clipping import Clipper, make_clipper
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"64-true": torch.float64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """A model ready for its first step.
+
+    Args:
+        model: in training mode, on the run's device.
+        provenance: where the start weights come from.
+        clipper: the per-unit clipping engine; None without privacy.
+        num_parameters: scalars in the model.
+        num_trainable: scalars that training moves.
+    """
+
+    model: Any
+    provenance: models.Provenance
+    clipper: Clipper | None
+    num_parameters: int
+    num_trainable: int
+
+
+def build_learner(config: RunConfig) -> Learner:
+    """Builds the model, loads its start weights and wraps it for per-unit clipping.
+
+    Raises:
+        UserError: unknown architecture, weights that cannot be had, a module that mixes samples
+            or that no exact clipping rule covers.
+    """
+    init = config.init
+    source = {"path": init.path, "sha256": init.sha256 or "", "tag": init.tag or ""}
+    models.check_available(name=config.model.name, init=init.source, **source)
+    model = models.build_model(
+        name=config.model.name,
+        num_labels=len(config.data.labels),
+        image_size=config.data.preprocessing.image_size,
+        in_chans=config.model.in_chans,
+        mean=config.model.input_mean,
+        std=config.model.input_std,
+        drop_path_rate=config.model.drop_path_rate,
+        ls_init_value=config.model.ls_init_value,
+        seed=config.seed,
+    )
+    provenance = models.initialise(
+        model, init=init.source, labels=config.data.labels, **source
+    )
+    models.refuse_if_seen(provenance, data_id=config.data.id)
+    models.select_trainable(model, config.model.trainable)
+    model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
+    if config.performance.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    refuse_unsafe(model, precision=config.performance.precision)
+    return Learner(
+        model=model,
+        provenance=provenance,
+        clipper=_clipper(config, model) if config.privacy.enabled else None,
+        num_parameters=_count(model, trainable_only=False),
+        num_trainable=_count(model, trainable_only=True),
+    )
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device that `performance.device` means on this machine."""
+    name = config.performance.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _clipper(config: RunConfig, model: nn.Module) -> Clipper:
+    return make_clipper(
+        model,
+        engine=config.performance.clipping_engine,
+        rule=config.privacy.clipping_rule,
+        max_grad_norm=config.privacy.max_grad_norm,
+        views_per_unit=config.privacy.views_per_unit,
+    )
+
+
+def _count(model: nn.Module, *, trainable_only: bool) -> int:
+    return sum(
+        parameter.numel()
+        for parameter in model.parameters()
+        if parameter.requires_grad or not trainable_only
+    )

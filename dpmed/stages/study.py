@@ -1,0 +1,223 @@
+"""From the data settings to a study: table, splits and images, checked and ready for training.
+
+Reads nothing before the privacy plan is made. The numbers that enter the plan come from
+`declared_num_units`, which looks at settings and at the identity of public releases, never at a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dpmed import data
+from dpmed.config import ChestXray14Data, DataConfig, ManifestData, SyntheticData
+from dpmed.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Row i of the table belongs to image i.
+
+    Args:
+        table: a study table with splits.
+        images_NHW: uint8 pixels.
+        labels: the label columns that the model answers, in order.
+        sheet: the data sheet.
+        skipped_images: what could not be read, with the reason.
+        split_hash: SHA-256 of who is in which split.
+        is_synthetic: whether its images may be shown in a report.
+    """
+
+    table: pd.DataFrame
+    images_NHW: NDArray[np.uint8]
+    labels: tuple[str, ...]
+    sheet: dict[str, Any]
+    skipped_images: list[dict[str, str]]
+    split_hash: str
+    is_synthetic: bool
+
+    def rows_of(self, split: str) -> NDArray[np.int64]:
+        """Row numbers of a split."""
+        return np.flatnonzero((self.table["split"] == split).to_numpy())
+
+    def targets_NL(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Labels of some rows: 1, 0 or NaN."""
+        return self.table.iloc[rows][list(self.labels)].to_numpy(dtype=np.float32)
+
+    def data_hash(self) -> str:
+        """SHA-256 of table and pixels: what a replay must have in common with the first attempt."""
+        digest = hashlib.sha256(self.split_hash.encode())
+        digest.update(pd.util.hash_pandas_object(self.table, index=False).to_numpy().tobytes())
+        digest.update(np.ascontiguousarray(self.images_NHW).data)
+        return digest.hexdigest()
+
+
+def declared_num_units(
+    config: DataConfig, *, unit: Literal["patient", "image"], num_units: int | None
+) -> tuple[int, str]:
+    """N for the privacy plan, and where it was declared.
+
+    Raises:
+        UserError: nothing public says how many units there are; prints the line to add.
+    """
+    if num_units is not None:
+        return num_units, "declared by privacy.num_units"
+    if isinstance(config, SyntheticData):
+        size = config.num_patients
+        if unit == "image":
+            size = round(size * config.mean_images_per_patient)
+        share = 1.0 - config.validation_fraction - config.test_fraction
+        return max(1, round(size * share)), "the settings of the synthetic cohort"
+    if isinstance(config, ChestXray14Data):
+        known = _published_size(config, unit)
+        if known is not None:
+            return known
+    raise UserError(
+        "privacy.num_units is missing: the number of training "
+        f"{unit}s N enters the guarantee, so it is declared by you as public and never counted "
+        f"from the private table. Add privacy.num_units=N (a round figure near the true one)."
+    )
+
+
+def read_table(config: DataConfig) -> pd.DataFrame:
+    """The study table, before any image is opened."""
+    if isinstance(config, SyntheticData):
+        table = data.synthetic_cohort(
+            num_patients=config.num_patients, seed=config.seed, sites=config.sites
+        )
+    elif isinstance(config, ChestXray14Data):
+        assert config.root is not None
+        table = data.read_chestxray14(
+            Path(config.root).expanduser(),
+            labels=config.label_map,
+            split_lists=config.split_lists,
+            max_skipped_images=config.max_skipped_images,
+        )
+    else:
+        table = _read_manifest(config)
+    return data.validate_table(table, config.labels, source=config.id)
+
+
+def load_study(
+    config: DataConfig, *, unit: Literal["patient", "image"], num_workers: int
+) -> Study:
+    """Reads, splits, decodes (or draws) and checks a data set.
+
+    Raises:
+        UserError: whatever is wrong with the files, named.
+    """
+    table = read_table(config)
+    if unit == "patient" and not data.has_patient_ids(table):
+        raise UserError(
+            f"privacy.unit=patient needs a patient id in every row of {config.id}. Map the column "
+            "with data.columns.patient_id=NAME, or protect single images with privacy=image."
+        )
+    table = data.assign_splits(
+        table,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        salt=config.split_salt,
+    )
+    data.check_splits(table)
+    store = _images(config, table, num_workers)
+    table = table.iloc[store.kept_rows].reset_index(drop=True)
+    data.find_duplicate_images(table, store.pixel_hashes())
+    return Study(
+        table=table,
+        images_NHW=store.array,
+        labels=tuple(config.labels),
+        sheet=_sheet(config, table, num_skipped=len(store.skipped)),
+        skipped_images=[asdict(item) for item in store.skipped],
+        split_hash=data.split_hash(table),
+        is_synthetic=isinstance(config, SyntheticData),
+    )
+
+
+def _published_size(config: ChestXray14Data, unit: str) -> tuple[int, str] | None:
+    assert config.root is not None
+    digest = data.chestxray14_metadata_sha256(Path(config.root).expanduser())
+    release = config.releases.get(digest)
+    if release is None:
+        return None
+    official = data.has_split_lists(Path(config.split_lists or config.root).expanduser())
+    size = (
+        (release.num_train_patients if unit == "patient" else release.num_train_images)
+        if official
+        else (release.num_patients if unit == "patient" else release.num_images)
+    )
+    if size is None:
+        return None
+    share = 1.0 - config.validation_fraction - (0.0 if official else config.test_fraction)
+    return round(size * share), f"the published size of {release.name}"
+
+
+def _read_manifest(config: ManifestData) -> pd.DataFrame:
+    assert config.path is not None
+    return data.read_manifest(
+        Path(config.path).expanduser(),
+        columns={name: column for name, column in config.columns.items() if column is not None},
+        labels={label: config.label_map.get(label, label) for label in config.labels},
+        sex_values=config.sex_values,
+    )
+
+
+def _images(config: DataConfig, table: pd.DataFrame, num_workers: int) -> data.ImageStore:
+    preprocessing = data.Preprocessing(**asdict(config.preprocessing))
+    cache_dir = Path(config.cache_dir).expanduser()
+    if isinstance(config, SyntheticData):
+        return data.prepare_generated(
+            table,
+            render=_renderer(config, num_workers),
+            content_key=f"synthetic/{config.seed}",
+            preprocessing=preprocessing,
+            cache_dir=cache_dir,
+        )
+    root = config.root
+    if root is None:
+        assert isinstance(config, ManifestData)
+        assert config.path is not None
+        root = str(Path(config.path).expanduser().parent)
+    return data.prepare_images(
+        table,
+        Path(root).expanduser(),
+        preprocessing,
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        max_skipped=config.max_skipped_images,
+    )
+
+
+def _renderer(
+    config: SyntheticData, num_workers: int
+) -> Callable[[pd.DataFrame], NDArray[np.uint8]]:
+    def render(rows: pd.DataFrame) -> NDArray[np.uint8]:
+        return data.render_radiographs(
+            rows,
+            seed=config.seed,
+            image_size=config.preprocessing.image_size,
+            num_workers=num_workers,
+        )
+
+    return render
+
+
+def _sheet(config: DataConfig, table: pd.DataFrame, *, num_skipped: int) -> dict[str, Any]:
+    sheet = data.data_sheet(
+        table,
+        config.labels,
+        name=config.id,
+        preprocessing=asdict(config.preprocessing),
+        label_harmonisation=getattr(config, "label_map", None),
+        num_skipped=num_skipped,
+    )
+    return sheet | {"synthetic": isinstance(config, SyntheticData)}

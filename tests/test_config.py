@@ -1,0 +1,103 @@
+"""Every shipped configuration composes, and bad settings are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dpmed.compose import compose
+from dpmed.config import load_config, to_mapping
+from dpmed.errors import UserError
+from dpmed.overrides import check_overrides, config_folder
+
+CONF = config_folder()
+NEEDED = {
+    "data=manifest": ["data.id=h", "data.path=x.csv"],
+    "data=chestxray14": ["data.root=x"],
+    "init=file": ["init.path=x.safetensors"],
+}
+
+
+def _choices() -> list[str]:
+    return [
+        f"{path.parent.name}={path.stem}"
+        for path in sorted(CONF.glob("*/*.yaml"))
+        if path.parent.name != "hydra"
+    ]
+
+
+@pytest.mark.parametrize("choice", _choices())
+def test_every_shipped_choice_composes(choice: str) -> None:
+    config = compose([choice, *NEEDED.get(choice, [])])
+    assert load_config(to_mapping(config)) == config
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("experiment/*.yaml")), ids=lambda p: p.stem)
+def test_experiments_state_their_claim_and_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert "# Claim:" in text
+    assert f"experiment={path.stem}" in text
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("privcy.epsilon=3", "privacy.epsilon"),
+        ("privacy.epsilom=3", "privacy.epsilon"),
+        ("data=chestxry14", "chestxray14"),
+        ("experiment=cxr_eps9", "cxr_eps8"),
+        ("epsilon=3", "privacy.epsilon"),
+        ("training.accumulate_grad_batches=4", "privacy.expected_batch_size"),
+        ("training.sampler=mine", "Poisson"),
+        ("training.batch_size=4", "physical_batch_size"),
+        ("training.pos_weight=balanced", "outside the budget"),
+        ("privacy.epsilon", "key=value"),
+    ],
+)
+def test_misspelt_and_forbidden_words_name_the_way_out(word: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        check_overrides([word])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "privacy.epsilon=1,3,8",
+        "data=chestxray14",
+        "+hydra.launcher=joblib",
+        "--help",
+        "training.pos_weight=[1,2,3.5,4,5]",
+        "data.columns.sex=Geschlecht",
+        "experiment=cxr_eps8,cxr_eps1",
+    ],
+)
+def test_good_words_pass(word: str) -> None:
+    check_overrides([word])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["privacy.unit=paitent"], "privacy.unit='paitent'.*Did you mean 'patient'"),
+        (["privacy.delta=2"], "privacy.delta=2"),
+        (["training.num_steps=0"], "training.num_steps=0"),
+        (["privacy.noise_scale=0.5"], "privacy.noise_scale"),
+        (["performance.precision=16-mixed"], "16-mixed is refused"),
+        (["data.labels=[a,a]"], "more than once"),
+        (["training.pos_weight=[1,2]"], "2 entries for 5"),
+        (["data=manifest", "data.path=x.csv"], "data.id is missing"),
+        (["data=chestxray14"], "data.root is missing"),
+        (["data.test_fraction=0.95"], "no patient for training"),
+    ],
+)
+def test_bad_values_are_refused_by_name(words: list[str], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        compose(words)
+
+
+def test_config_hash_ignores_speed_and_loggers_only() -> None:
+    reference = compose([]).config_hash
+    assert compose(["performance.physical_batch_size=8", "logger=wandb"]).config_hash == reference
+    assert compose(["privacy.epsilon=7"]).config_hash != reference
+    assert compose(["data.num_patients=10"]).config_hash != reference
