@@ -74,8 +74,10 @@ def build_model(
     check_name(name)
     check_image_size(image_size)
     _check_range("num_labels", num_labels, num_labels >= 1, "at least 1")
-    _check_range("in_chans", in_chans, in_chans >= 1, "at least 1")
-    _check_range("drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "from 0 to below 1")
+    _check_range("model.in_chans", in_chans, in_chans >= 1, "at least 1")
+    _check_range(
+        "model.drop_path_rate", drop_path_rate, 0 <= drop_path_rate < 1, "from 0 to below 1"
+    )
     options: dict[str, Any] = {} if ls_init_value is None else {"ls_init_value": ls_init_value}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -87,7 +89,9 @@ def build_model(
             **options,
         )
     assert isinstance(model, ConvNeXt)
-    _prepend_normalisation(model, _per_channel("mean", mean, in_chans), _stds(std, in_chans))
+    _prepend_normalisation(
+        model, _per_channel("model.input_mean", mean, in_chans), _stds(std, in_chans)
+    )
     return model
 
 
@@ -186,8 +190,8 @@ def _prepend_normalisation(
 
 
 def _stds(std: float | Sequence[float], in_chans: int) -> tuple[float, ...]:
-    stds = _per_channel("std", std, in_chans)
-    _check_range("std", std, min(stds) > 0, "positive")
+    stds = _per_channel("model.input_std", std, in_chans)
+    _check_range("model.input_std", std, min(stds) > 0, "positive")
     return stds
 
 
@@ -200,4 +204,4 @@ def _per_channel(key: str, value: float | Sequence[float], in_chans: int) -> tup
 
 def _check_range(key: str, value: object, is_allowed: bool, allowed: str) -> None:
     if not is_allowed:
-        raise UserError(f"model.{key}={value} is not allowed: it must be {allowed}.")
+        raise UserError(f"{key}={value} is not allowed: it must be {allowed}.")

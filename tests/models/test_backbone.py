@@ -94,11 +94,11 @@ def test_layer_scale_and_drop_path_reach_the_blocks():
         ({"name": "convnext_tinny"}, r"model.name=convnext_tinny.*Did you mean 'convnext_tiny'"),
         ({"name": "resnet18"}, r"model.name=resnet18 is no ConvNeXt.*convnext_atto"),
         ({"name": "convnext_tiny.fb_in1k"}, r"model.name=convnext_tiny .*init.tag=fb_in1k"),
-        ({"image_size": 31}, r"model.image_size=31.*at least 32"),
-        ({"num_labels": 0}, r"model.num_labels=0"),
+        ({"image_size": 31}, r"image_size=31.*at least 32"),
+        ({"num_labels": 0}, r"num_labels=0"),
         ({"drop_path_rate": 1.0}, r"model.drop_path_rate=1.0"),
-        ({"std": 0.0}, r"model.std=0.0.*positive"),
-        ({"mean": [0.1, 0.2]}, r"model.mean=\[0.1, 0.2\].*in_chans=1"),
+        ({"std": 0.0}, r"model.input_std=0.0.*positive"),
+        ({"mean": [0.1, 0.2]}, r"model.input_mean=\[0.1, 0.2\].*in_chans=1"),
     ],
 )
 def test_bad_settings_are_explained(changes, message):
