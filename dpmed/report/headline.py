@@ -1,0 +1,224 @@
+"""The three sentences at the top of the page: how good, for whom, what is guaranteed.
+
+Each is made from the numbers of `metrics.json` and `plan.json` alone, and says in its place when one
+is missing. Must not soften: the sentences are the same whatever the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, exp
+from typing import Any
+
+from dpmed.report.numbers import Estimate, compact, decimal, estimate, group_name, label_name
+from dpmed.report.run_files import RunFiles, is_number
+
+SUMMARIES = ("macro", "micro")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """One answer, and the fine print under it."""
+
+    question: str
+    answer: str
+    detail: str
+
+
+def headline(run: RunFiles) -> list[Sentence]:
+    """How good, for whom, and what is guaranteed."""
+    return [_how_good(run), _for_whom(run), _what_is_guaranteed(run)]
+
+
+def reported_split(run: RunFiles) -> tuple[str, Mapping[str, Any]]:
+    """The split that the page speaks about: test, or what there is; ("test", {}) without metrics."""
+    splits = run.metrics.get("splits")
+    if not isinstance(splits, Mapping):
+        return "test", {}
+    for name in ("test", *splits):
+        if isinstance(splits.get(name), Mapping):
+            return name, splits[name]
+    return "test", {}
+
+
+def mapping(parent: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """A nested part of a JSON file; empty where any step is missing or not a mapping."""
+    node: Any = parent
+    for name in names:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
+
+
+def membership_accuracy(epsilon: float, delta: float) -> float:
+    """The largest share of right guesses whether one unit was in the training set.
+
+    The guesser knows everything else and starts from an even chance.
+
+    Guarantee:
+        (TPR + TNR) / 2 <= (e^epsilon + delta) / (1 + e^epsilon) for every test between
+        neighbours of an (epsilon, delta)-DP mechanism.
+
+    Source:
+        Kairouz, Oh and Viswanath 2015, arXiv 1311.0776, theorem 2.1: adding
+        FPR + e^eps FNR >= 1 - delta and its mirror image.
+    """
+    shrink = exp(-epsilon)
+    return (1 + delta * shrink) / (1 + shrink)
+
+
+def _how_good(run: RunFiles) -> Sentence:
+    split, results = reported_split(run)
+    auroc = mapping(results, "auroc")
+    macro = estimate(auroc.get("macro"))
+    question = "How good is it?"
+    if macro.value is None:
+        reason = run.problems.get("metrics.json", macro.reason)
+        return Sentence(question=question, answer=f"Not known: {reason}", detail="")
+    labels = {name: estimate(entry) for name, entry in auroc.items() if name not in SUMMARIES}
+    answer = (
+        f"Shown one image with a finding and one without, the model ranks them correctly "
+        f"{100 * macro.value:.0f} times in 100 (AUROC {macro.text}, mean of {len(labels)} findings)."
+    )
+    return Sentence(question=question, answer=answer, detail=_range_of_labels(run, split, labels))
+
+
+def _range_of_labels(run: RunFiles, split: str, labels: Mapping[str, Estimate]) -> str:
+    size = split_size(run, split)
+    known = {name: item for name, item in labels.items() if item.value is not None}
+    parts = [f"Measured on {size}."]
+    if len(known) > 1:
+        ranked = sorted(known, key=lambda name: known[name].value or 0.0)
+        worst, best = ranked[0], ranked[-1]
+        parts.append(
+            f"Best for {label_name(best).lower()}, {known[best].text}; "
+            f"weakest for {label_name(worst).lower()}, {known[worst].text}."
+        )
+    missing = sorted(set(labels) - set(known))
+    if missing:
+        parts.append(f"Not estimable: {', '.join(label_name(name).lower() for name in missing)}.")
+    return " ".join(parts)
+
+
+def split_size(run: RunFiles, split: str) -> str:
+    """Such as `412 test images of 250 patients`; only what the files say."""
+    counts = {**mapping(run.data_sheet, "splits", split), **mapping(run.metrics, "splits", split)}
+    images, patients = counts.get("num_images"), counts.get("num_patients")
+    if not is_number(images):
+        images = len(run.predictions[split]) if split in run.predictions else None
+    if images is None:
+        return f"the {split} split (its size was not written)"
+    words = f"{images:,} {split} images"
+    return f"{words} of {patients:,} patients" if is_number(patients) else words
+
+
+def _for_whom(run: RunFiles) -> Sentence:
+    _, results = reported_split(run)
+    question = "For whom?"
+    groups = macro_by_group(results)
+    if not groups:
+        reason = run.problems.get("metrics.json", "no subgroup was evaluated.")
+        return Sentence(question=question, answer=f"Not known: {reason}", detail="")
+    known = [(where, item) for where, item in groups if item.value is not None]
+    hidden = [(where, item) for where, item in groups if item.value is None]
+    not_estimable = "; ".join(f"{group_name(*where).lower()}" for where, _ in hidden)
+    detail = f"{len(groups)} groups looked at"
+    detail += f"; too few cases to judge: {not_estimable}." if hidden else ", all estimable."
+    if not known:
+        return Sentence(
+            question=question, answer="No group had enough cases for an estimate.", detail=detail
+        )
+    return Sentence(question=question, answer=_contrast(known), detail=detail)
+
+
+def macro_by_group(results: Mapping[str, Any]) -> list[tuple[tuple[str, str], Estimate]]:
+    """The mean AUROC of every group of every single attribute, in the order of the file."""
+    found = []
+    for attribute, groups in mapping(results, "subgroups").items():
+        if is_intersection(attribute):
+            continue
+        for group in groups if isinstance(groups, Mapping) else ():
+            macro = mapping(results, "subgroups", attribute, group, "auroc").get("macro")
+            found.append(((attribute, group), estimate(macro)))
+    return found
+
+
+def is_intersection(attribute: str) -> bool:
+    """Whether groups of this attribute combine two others, as in `sex×age`."""
+    return any(mark in attribute for mark in ("×", " x ", "_x_", "*", "&", "+"))
+
+
+def _contrast(known: list[tuple[tuple[str, str], Estimate]]) -> str:
+    sexes = [(where, item) for where, item in known if where[0] == "sex"]
+    first = ""
+    if len(sexes) > 1:
+        words = " and ".join(
+            f"{item.text} for {group_name(*where).lower()}" for where, item in sexes
+        )
+        first = f"Mean AUROC is {words}. "
+    ranked = sorted(known, key=lambda pair: pair[1].value or 0.0)
+    (worst, low), (best, high) = ranked[0], ranked[-1]
+    if worst == best:
+        return f"{first}Only {group_name(*worst).lower()} could be judged: {low.text}."
+    return (
+        f"{first}Of all groups it serves {_described(worst)} least well, {low.text}, "
+        f"and {_described(best)} best, {high.text}."
+    )
+
+
+def _described(where: tuple[str, str]) -> str:
+    attribute, group = where
+    name = group_name(attribute, group)
+    if attribute in ("view", "site"):
+        return f"{attribute} {name}"
+    return name.lower() if attribute == "sex" else name
+
+
+def _what_is_guaranteed(run: RunFiles) -> Sentence:
+    question = "What is guaranteed?"
+    plan = run.plan
+    if not plan:
+        return Sentence(
+            question=question, answer=f"Not known: {run.problems['plan.json']}", detail=""
+        )
+    if not run.dp_enabled:
+        return Sentence(
+            question=question,
+            answer="Nothing. This model was trained without differential privacy; its weights may "
+            "reveal who was in the training data.",
+            detail="It is a reference for what privacy costs, not a model to release.",
+        )
+    if not run.is_private:
+        return Sentence(
+            question=question,
+            answer="Nothing. The noise came from a key that was handed in for a test, so anyone "
+            "with that key can remove it.",
+            detail="Every epsilon on this page says what the same run would give with a secret key.",
+        )
+    return _guarantee(plan, question)
+
+
+def _guarantee(plan: Mapping[str, Any], question: str) -> Sentence:
+    unit = str(plan.get("unit", "unit"))
+    epsilon, delta = float(plan["epsilon"]), float(plan["delta"])
+    share = membership_accuracy(epsilon, delta)
+    whose = "patient (all images together)" if unit == "patient" else unit
+    answer = (
+        f"The released weights are differentially private for each training {whose}: "
+        f"epsilon {decimal(epsilon, 2)} at delta {compact(delta)}."
+    )
+    detail = (
+        f"Someone who knows everything else and must guess whether one {unit} took part is right "
+        f"at most {_percent(share)} of the time; a coin flip is right 50 %. This bound holds against "
+        f"any attack. N = {compact(plan.get('num_units'))} {unit}s, a declared public number."
+    )
+    return Sentence(question=question, answer=answer, detail=detail)
+
+
+def _percent(share: float) -> str:
+    # Rounded up, and never to 100 %: the bound must stay a bound.
+    for digits in (1, 2, 3, 4):
+        shown = ceil(share * 10 ** (digits + 2)) / 10**digits
+        if shown < 100:
+            return f"{shown:.{digits}f} %"
+    return "100 %"

@@ -1,0 +1,226 @@
+"""A run folder made from the file contracts, without training: real evaluation of invented scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from dpmed.evaluation.metrics import evaluate, write_metrics
+
+LABELS = ("atelectasis", "cardiomegaly", "pleural_effusion", "pneumonia", "no_finding")
+
+
+def make_predictions(split: str, *, num_patients: int, seed: int, signal: float) -> pd.DataFrame:
+    """Invented patients with one to four images; scores separate the labels by `signal`."""
+    rng = np.random.default_rng(seed)
+    images_of = rng.integers(1, 5, size=num_patients)
+    patients = np.repeat(np.arange(num_patients), images_of)
+    num_images = len(patients)
+    table = pd.DataFrame(
+        {
+            "image": [f"SECRETPATIENT{p:04d}_{i:03d}.png" for i, p in enumerate(patients)],
+            "patient_id": [f"SECRETPATIENT{p:04d}" for p in patients],
+            "sex": rng.choice(["F", "M"], size=num_patients)[patients],
+            "age": rng.integers(18, 95, size=num_patients)[patients].astype(float),
+            "view": rng.choice(["PA", "AP"], size=num_images, p=[0.7, 0.3]),
+            "site": rng.choice(
+                ["harbour", "hill", "river"], size=num_patients, p=[0.6, 0.35, 0.05]
+            )[patients],
+            "split": split,
+        }
+    )
+    weaker = np.where(table["view"] == "AP", 0.7, 1.0)
+    for index, label in enumerate(LABELS):
+        truth = (rng.random(num_images) < 0.12 + 0.05 * index).astype(np.float32)
+        score = signal * (1 + 0.12 * index) * weaker * truth + rng.normal(size=num_images)
+        truth[rng.random(num_images) < 0.03] = np.nan
+        table[f"label_{label}"] = truth
+        table[f"prob_{label}"] = (1 / (1 + np.exp(1.5 - score))).astype(np.float32)
+    return table
+
+
+def make_plan(*, epsilon: float | None = 8.0, private: bool = True, num_steps: int = 400) -> dict:
+    """A plan as the privacy package writes it; epsilon None is a run without DP."""
+    if epsilon is None:
+        return {"unit": "patient", "epsilon": None, "delta": None, "private": False,
+                "statement": "This run is not differentially private."}  # fmt: skip
+    steps = [int(step) for step in np.linspace(0, num_steps, 21)]
+    curve = [[step, epsilon * 0.985 * (0.3 + 0.7 * step / num_steps) if step else 0.0]
+             for step in steps]  # fmt: skip
+    return {
+        "unit": "patient",
+        "adjacency": "add_or_remove_one_unit",
+        "target_epsilon": epsilon,
+        "epsilon": epsilon * 0.985,
+        "delta": 6e-6,
+        "sample_rate": 128 / 4000,
+        "num_steps": num_steps,
+        "noise_multiplier": 0.8137,
+        "max_grad_norm": 1.0,
+        "views_per_unit": 1,
+        "num_units": 4000,
+        "expected_batch_size": 128,
+        "accountant": "pld",
+        "private": private,
+        "clipping_rule": "flat",
+        "statement": f"The weights are ({epsilon * 0.985:.3f}, 6e-06)-differentially private "
+        "for each training patient.",
+        "epsilon_over_steps": curve,
+    }
+
+
+def write_run(
+    folder: Path,
+    *,
+    epsilon: float | None = 8.0,
+    private: bool = True,
+    seed: int = 0,
+    signal: float = 1.9,
+    num_patients: int = 240,
+    init: str = "scratch",
+) -> Path:
+    """Writes every file of a finished run that the report reads."""
+    (folder / "predictions").mkdir(parents=True)
+    tables = {
+        "validation": make_predictions(
+            "validation", num_patients=120, seed=seed + 1000, signal=signal
+        ),
+        "test": make_predictions("test", num_patients=num_patients, seed=seed, signal=signal),
+    }
+    for name, table in tables.items():
+        table.to_parquet(folder / "predictions" / f"{name}.parquet")
+    pd.concat(tables.values())[["image", "patient_id", "split"]].to_csv(
+        folder / "splits.csv", index=False
+    )
+    metrics = evaluate(
+        tables, labels=LABELS, subgroups=("sex", "age", "view", "site"), num_bootstrap=200
+    )
+    write_metrics(metrics, folder / "metrics.json")
+    plan = make_plan(epsilon=epsilon, private=private)
+    _write_json(folder / "plan.json", plan)
+    _write_json(folder / "run.json", _run_record(init))
+    _write_json(folder / "data_sheet.json", _data_sheet(tables))
+    (folder / "config.yaml").write_text(yaml.safe_dump(_config(epsilon, seed, init)))
+    if epsilon is not None:
+        entries = [{"run_id": "cxr-0", "step": step, "key_id": "ab12"} for step in range(400)]
+        (folder / "ledger.jsonl").write_text("\n".join(json.dumps(entry) for entry in entries))
+    (folder / "contact_sheet.png").write_bytes(grey_png(96, 64))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished private run; never written to (see `run_dir`)."""
+    return write_run(tmp_path_factory.mktemp("runs") / "finished")
+
+
+@pytest.fixture
+def run_dir(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may damage."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def edit_json() -> Callable[..., None]:
+    """Changes fields of a JSON file in place."""
+
+    def edit(path: Path, **fields: object) -> None:
+        content = json.loads(path.read_text())
+        _write_json(path, {**content, **fields})
+
+    return edit
+
+
+def grey_png(width: int, height: int) -> bytes:
+    """A small valid greyscale PNG."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
+
+    rows = b"".join(b"\x00" + bytes((x * y) % 256 for x in range(width)) for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _run_record(init: str) -> dict:
+    return {
+        "status": "completed",
+        "experiment": "cxr_eps8",
+        "run_id": "cxr-0",
+        "code_version": "0.1.0+abc123def456",
+        "config_hash": "0123456789abcdef",
+        "split_hash": "fedcba9876543210",
+        "versions": {"torch": "2.15.0", "opacus": "1.6.0", "timm": "1.0.31"},
+        "device": "cpu",
+        "threads": 2,
+        "precision": "32-true",
+        "model": "convnext_atto",
+        "image_size": 64,
+        "num_parameters": 3370000,
+        "num_trainable": 3370000,
+        "trainable": "full",
+        "init": {"source": init, "architecture": "convnext_atto", "data_sets": [], "num_loaded": 0},
+        "seconds": {"planning": 3.2, "data": 8.1, "training": 241.7, "evaluation": 12.9},
+        "steps_done": 400,
+        "skipped_images": [],
+        "warnings": ["2 images have the same pixels under two patients."],
+        "started": "2025-01-02T03:04:05+00:00",
+        "finished": "2025-01-02T03:09:05+00:00",
+    }
+
+
+def _config(epsilon: float | None, seed: int, init: str) -> dict:
+    return {
+        "name": "cxr_eps8",
+        "seed": seed,
+        "data": {"id": "synthetic", "reader": "synthetic", "labels": list(LABELS)},
+        "model": {"name": "convnext_atto"},
+        "init": {"source": init},
+        "privacy": {"enabled": epsilon is not None, "epsilon": epsilon, "injected_key": None},
+        "training": {"num_steps": 400, "optimizer": "adamw", "learning_rate": 0.001,
+                     "schedule": "cosine"},
+    }  # fmt: skip
+
+
+def _data_sheet(tables: dict[str, pd.DataFrame]) -> dict:
+    return {
+        "name": "synthetic chest radiographs",
+        "synthetic": True,
+        "notes": ["17 impossible ages turned into missing"],
+        "splits": {name: _describe(table) for name, table in tables.items()},
+        "preprocessing": {"image_size": 64, "intensity": "minmax"},
+        "num_skipped": 0,
+    }
+
+
+def _describe(table: pd.DataFrame) -> dict:
+    counts = {name: table[name].value_counts().to_dict() for name in ("sex", "view", "site")}
+    return {
+        "num_patients": int(table["patient_id"].nunique()),
+        "num_images": len(table),
+        "prevalence": {
+            label: {
+                "positive": int((table[f"label_{label}"] == 1).sum()),
+                "negative": int((table[f"label_{label}"] == 0).sum()),
+                "missing": int(table[f"label_{label}"].isna().sum()),
+            }
+            for label in LABELS
+        },
+        "age": {"mean": 56.1, "median": 55.0, "missing": 0, "groups": {"18-39": 60, "65+": 80}},
+        **counts,
+    }
