@@ -24,6 +24,11 @@ MODULE_OF_NAME = {
     "unit_keys": "splits",
     "write_splits": "splits",
     "data_sheet": "datasheet",
+    "Preprocessing": "preprocessing",
+    "preprocessing_preset": "preprocessing",
+    "decode_image": "decoding",
+    "read_pixels": "decoding",
+    "UnreadableImageError": "decoding",
 }
 
 
