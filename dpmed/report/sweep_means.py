@@ -1,0 +1,74 @@
+"""Means over seeds with intervals: runs that differ in their seed alone become one condition.
+
+The interval is Student's over the seeds' results: it says how much training varies on these same
+test patients. With a single seed it is that run's own interval over patients, and marked so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from dpmed.report.sweep_runs import Sweep
+
+OVER_SEEDS, OVER_PATIENTS = "seeds", "patients"
+
+
+def condition_means(sweep: Sweep) -> pd.DataFrame:
+    """One row a condition, ascending in epsilon, runs without DP last.
+
+    Returns:
+        Table with the settings, `series` (their values as one name), `num_seeds`, `interval_over`,
+        and for every AUROC column its mean, `.low`, `.high`.
+    """
+    keys = ["epsilon", *sweep.varying]
+    rows = []
+    for values, runs in sweep.runs.groupby(keys, dropna=False, sort=False):
+        named = dict(zip(keys, values, strict=True))
+        row: dict[str, Any] = {**named, "series": _series(sweep, named)}
+        row |= {"num_seeds": len(runs), "private": bool(runs["private"].all())}
+        row["interval_over"] = OVER_SEEDS if len(runs) > 1 else OVER_PATIENTS
+        for column in value_columns(sweep):
+            row |= _mean(runs, column)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.sort_values(["series", "epsilon"], na_position="last", ignore_index=True)
+
+
+def value_columns(sweep: Sweep) -> list[str]:
+    """AUROC columns of the table of runs: by label, then by group."""
+    labels = [f"auroc.{label}" for label in sweep.labels]
+    return labels + [f"group.{attribute}.{group}" for attribute, group in sweep.groups]
+
+
+def student_interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean of independent values; needs two of them."""
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _series(sweep: Sweep, named: dict[str, Any]) -> str:
+    # Settings with one value only would repeat themselves in every name.
+    shown = [name for name in sweep.varying if sweep.runs[name].nunique() > 1]
+    return ", ".join(f"{_short(name)} {named[name]}" for name in shown) or "all runs"
+
+
+def _short(setting: str) -> str:
+    return setting.removesuffix(".source").removesuffix(".name").split(".")[-1].replace("_", " ")
+
+
+def _mean(runs: pd.DataFrame, column: str) -> dict[str, float | None]:
+    if column not in runs:
+        return {column: None, f"{column}.low": None, f"{column}.high": None}
+    values = runs[column].dropna().to_numpy(float)
+    if not len(values):
+        return {column: None, f"{column}.low": None, f"{column}.high": None}
+    if len(values) == 1:
+        row = runs[runs[column].notna()].iloc[0]
+        low, high = row[f"{column}.low"], row[f"{column}.high"]
+    else:
+        low, high = student_interval(values)
+    return {column: float(values.mean()), f"{column}.low": low, f"{column}.high": high}

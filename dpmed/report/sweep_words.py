@@ -1,0 +1,84 @@
+"""Sentences about a sweep, made from its numbers: the most and the least favourable honest summary.
+
+Both are always shown together, so that nobody has to choose which one to print.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dpmed.report.numbers import decimal
+from dpmed.report.sweep_runs import Sweep
+
+
+def sentences(sweep: Sweep, means: pd.DataFrame) -> list[tuple[str, str]]:
+    """A title and a sentence each; empty where no private run is finished."""
+    if not len(means):
+        return []
+    private = means[means["epsilon"].notna() & means["auroc.macro"].notna()]
+    if private.empty:
+        return []
+    best = private.loc[private["auroc.macro"].idxmax()]
+    worst = private.loc[private["auroc.macro"].idxmin()]
+    found = [("Most favourable", _sentence(best, means))]
+    if len(private) > 1:
+        found.append(("Least favourable", _sentence(worst, means)))
+    gap = _widest_group_gap(sweep, private)
+    return [*found, ("For whom", gap)] if gap else found
+
+
+def joint_budget(sweep: Sweep) -> str:
+    """What all private runs spend together, by plain addition; empty for fewer than two."""
+    if not len(sweep.runs):
+        return ""
+    private = sweep.runs[sweep.runs["private"]]
+    if len(private) < 2:
+        return ""
+    epsilon = private["epsilon_spent"].astype(float).sum()
+    delta = private["delta"].astype(float).sum()
+    return (
+        f"Choosing among these {len(private)} private runs, or releasing several, spends their "
+        f"budgets together where they share patients: at most epsilon {epsilon:.4g} at delta "
+        f"{delta:.3g} by plain addition; the ledger's composition is tighter."
+    )
+
+
+def _sentence(row: pd.Series, means: pd.DataFrame) -> str:
+    value = float(row["auroc.macro"])
+    where = "" if row["series"] == "all runs" else f" ({row['series']})"
+    seeds = f"{row['num_seeds']} seed" + ("" if row["num_seeds"] == 1 else "s")
+    words = (
+        f"At epsilon {row['epsilon']:g}{where} the mean AUROC is {decimal(value)} "
+        f"({_interval(row, 'auroc.macro')}; {seeds}, interval over {row['interval_over']})"
+    )
+    twin = means[means["epsilon"].isna() & (means["series"] == row["series"])]
+    if twin.empty:
+        return f"{words}; there is no run without DP to compare with."
+    reference = float(twin.iloc[0]["auroc.macro"])
+    change = value - reference
+    direction = "below" if change < 0 else "above"
+    return f"{words}, {abs(change):.3f} {direction} the same model without DP ({reference:.3f})."
+
+
+def _interval(row: pd.Series, column: str) -> str:
+    low, high = row[f"{column}.low"], row[f"{column}.high"]
+    return "no interval" if low != low or low is None else f"95 % CI {low:.3f}–{high:.3f}"
+
+
+def _widest_group_gap(sweep: Sweep, private: pd.DataFrame) -> str:
+    widest, words = -1.0, ""
+    for _, row in private.iterrows():
+        for attribute in dict.fromkeys(attribute for attribute, _ in sweep.groups):
+            values = {
+                group: float(row[f"group.{attribute}.{group}"])
+                for name, group in sweep.groups
+                if name == attribute and pd.notna(row[f"group.{attribute}.{group}"])
+            }
+            if len(values) > 1 and max(values.values()) - min(values.values()) > widest:
+                low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+                widest = values[high] - values[low]
+                words = (
+                    f"The widest gap between groups is {widest:.3f}, by {attribute} at epsilon "
+                    f"{row['epsilon']:g}: {high} {values[high]:.3f}, {low} {values[low]:.3f}."
+                )
+    return words
