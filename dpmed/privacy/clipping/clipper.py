@@ -1,0 +1,238 @@
+"""The public face of per-unit clipping: `make_clipper` and what it returns.
+
+Between the loss and the optimizer: the clipper turns per-image losses into the sum of clipped
+per-unit gradients, in every parameter's `summed_grad`. It never touches `p.grad`, adds no noise
+and does not know the plan; the plan and the optimizer ask it for its sensitivity.
+
+Example:
+    >>> clipper = make_clipper(model, engine="onepass", rule="flat", max_grad_norm=1.0,
+    ...                        views_per_unit=1)
+    >>> optimizer = SecretNoiseOptimizer(torch.optim.AdamW(model.parameters(), lr=1e-3),
+    ...     noise_multiplier=1.1, max_grad_norm=clipper.sensitivity, expected_batch_size=64,
+    ...     noise=SecretStream.from_os())
+    >>> for batch in sampler.physical_batches(step):               # one logical step
+    ...     logits = clipper.module(images[batch.rows_BK.reshape(-1)])
+    ...     losses_V = bce(logits, labels, reduction="none").mean(1)
+    ...     clipper.backward(losses_V, batch.weights_BK.reshape(-1))
+    >>> optimizer.step()                                           # noise, scaling, update
+    >>> optimizer.zero_grad()
+
+Legend of shape suffixes: V images of the batch (views), B units, V = B · K.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from opacus.grad_sample.gsm_base import AbstractGradSampleModule
+from torch import Tensor, nn
+
+from dpmed.errors import UserError, did_you_mean
+from dpmed.privacy.clipping.coefficients import SLACK_OF_DTYPE, ClippingRule, Coefficients
+from dpmed.privacy.clipping.onepass import OnePassModule
+from dpmed.privacy.clipping.records import Record
+
+log = logging.getLogger(__name__)
+
+ClippingEngine = Literal["onepass", "opacus_hooks", "opacus_functorch"]
+CLIPPING_ENGINES: tuple[str, ...] = ("onepass", "opacus_hooks", "opacus_functorch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipStats:
+    """Side outputs of one physical batch. Not private: never logged unless asked for.
+
+    `norms_B` are the units' gradient norms before clipping (0 for padding), float64;
+    `num_nonfinite` units had a norm that is not finite and contributed nothing.
+    """
+
+    norms_B: Tensor
+    num_nonfinite: int
+
+
+class Clipper(ABC):
+    """Sums clipped per-unit gradients of a model.
+
+    Guarantee: each unit moves the sum in `summed_grad` by at most `sensitivity` in Euclidean norm
+    over all trainable parameters together, provided that a unit's losses depend on its own images
+    only, which `dpmed.privacy.startup` checks.
+    """
+
+    module: AbstractGradSampleModule
+    #: Names of modules that the generic torch.func rule serves; for the start banner.
+    generic_modules: list[str]
+
+    def __init__(self, module: AbstractGradSampleModule, coefficients: Coefficients, views: int):
+        self.module = module
+        self.coefficients = coefficients
+        self.views_per_unit = views
+        self.generic_modules = []
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        for parameter in self._parameters:
+            parameter.summed_grad = None  # type: ignore[attr-defined]
+
+    @property
+    def sensitivity(self) -> float:
+        """How far one unit can move the sum; what plan and noise must use."""
+        return self.coefficients.sensitivity
+
+    @property
+    def slack(self) -> float:
+        """Part of the clip norm that is held back for rounding; already inside `sensitivity`."""
+        return self.coefficients.slack
+
+    def backward(self, losses_V: Tensor, weights_V: Tensor) -> ClipStats:
+        """Add Σ_b clip(Σ_k w_bk ∇loss_bk) of one physical batch to every `summed_grad`.
+
+        Args:
+            losses_V: one loss an image, from `module`'s output, a unit's K images side by side.
+            weights_V: 1/k for a unit's k images, 0 for padding; not negative.
+
+        Raises:
+            UserError: a loss that is one number, or a batch that is not whole units.
+            RuntimeError: the gradients of the last step were not cleared.
+        """
+        num_units = self._check(losses_V, weights_V)
+        if num_units == 0:
+            for parameter in self._parameters:
+                _add_to_summed_grad(parameter, torch.zeros_like(parameter))
+            return ClipStats(norms_B=losses_V.new_zeros(0).double(), num_nonfinite=0)
+        with torch.autocast(losses_V.device.type, enabled=False):
+            return self._backward(losses_V, weights_V, num_units)
+
+    @abstractmethod
+    def _backward(self, losses_V: Tensor, weights_V: Tensor, num_units: int) -> ClipStats:
+        """The engine's way for a batch of at least one unit."""
+
+    def _check(self, losses_V: Tensor, weights_V: Tensor) -> int:
+        if losses_V.dim() != 1:
+            raise UserError(
+                f"The loss has shape {tuple(losses_V.shape)}; clipping needs one loss an image, "
+                "shape [images]. Use reduction='none' and average over labels only."
+            )
+        if losses_V.shape != weights_V.shape or len(losses_V) % self.views_per_unit:
+            raise UserError(
+                f"{len(losses_V)} losses and {len(weights_V)} weights do not make whole units of "
+                f"privacy.views_per_unit={self.views_per_unit} images."
+            )
+        if any(hasattr(p.summed_grad, "_processed") for p in self._parameters):  # type: ignore[attr-defined]
+            raise RuntimeError(
+                "The summed gradients were used by an optimizer step already. Call "
+                "optimizer.zero_grad() after each step, before the next backward."
+            )
+        if [p for p in self.module.parameters() if p.requires_grad] != self._parameters:
+            raise RuntimeError(
+                "Parameters were frozen or unfrozen after make_clipper. Choose what is trainable "
+                "first, then make the clipper."
+            )
+        return len(losses_V) // self.views_per_unit
+
+
+class OnePassClipper(Clipper):
+    """Book-keeping in one backward pass; the method is in docs/clipping.md."""
+
+    module: OnePassModule
+
+    def __init__(self, model: nn.Module, coefficients: Coefficients, views: int) -> None:
+        super().__init__(OnePassModule(model), coefficients, views)
+        self.generic_modules = self.module.generic_modules
+
+    def _backward(self, losses_V: Tensor, weights_V: Tensor, num_units: int) -> ClipStats:
+        with self.module.tape.recording(num_units):
+            (losses_V * weights_V.to(losses_V.dtype)).sum().backward()
+            records = self.module.tape.take()
+        return self._add_clipped(records, num_units, losses_V.device)
+
+    @torch.no_grad()
+    def _add_clipped(
+        self, records: list[Record], num_units: int, device: torch.device
+    ) -> ClipStats:
+        squares_B = torch.zeros(num_units, dtype=torch.float64, device=device)
+        for record in records:
+            squares_B += record.squares_B
+        norms_B = squares_B.sqrt()
+        keep_B = torch.isfinite(norms_B)
+        num_nonfinite = num_units - int(keep_B.sum())
+        factors_B = self.coefficients.of_norms(norms_B)
+        while records:
+            record = records.pop()
+            if num_nonfinite:
+                record.drop_units(keep_B)
+            for parameter, total in record.weighted_sums(factors_B):
+                _add_to_summed_grad(parameter, total)
+        for parameter in self._parameters:
+            if parameter.summed_grad is None:  # type: ignore[attr-defined]
+                _add_to_summed_grad(parameter, torch.zeros_like(parameter))
+        return ClipStats(norms_B=norms_B, num_nonfinite=num_nonfinite)
+
+
+def make_clipper(
+    model: nn.Module,
+    *,
+    engine: ClippingEngine,
+    rule: ClippingRule,
+    max_grad_norm: float,
+    views_per_unit: int,
+    dtype: torch.dtype | None = None,
+) -> Clipper:
+    """Prepare a model for per-unit clipping; what is trainable must be chosen before.
+
+    Args:
+        model: any module; layers are changed in place, parameters and their names are not.
+        engine: `onepass`, or one of the slower references through Opacus; the same results.
+        rule: `flat` (min(1, C/n)) or `automatic` (C/(n + 0.01)).
+        max_grad_norm: C, the bound on one unit's contribution.
+        views_per_unit: K, how many consecutive rows of a batch belong to one unit.
+        dtype: in which the model computes: torch.bfloat16 under autocast; default, the model's.
+
+    Raises:
+        UserError: an unknown setting, float16, mixed devices, or a module that mixes the batch.
+
+    Guarantee: see `Clipper`.
+    """
+    if engine not in CLIPPING_ENGINES:
+        raise UserError(
+            f"performance.clipping_engine={engine!r} is not known; allowed: "
+            f"{', '.join(CLIPPING_ENGINES)}.{did_you_mean(engine, CLIPPING_ENGINES)}"
+        )
+    if views_per_unit < 1:
+        raise UserError(f"privacy.views_per_unit={views_per_unit} must be at least 1.")
+    dtype = dtype or _checked_dtype(model)
+    coefficients = Coefficients(rule=rule, max_grad_norm=max_grad_norm, slack=_slack_of(dtype))
+    if engine == "onepass":
+        return OnePassClipper(model, coefficients, views_per_unit)
+    raise UserError(f"performance.clipping_engine={engine} is not built yet.")
+
+
+def _checked_dtype(model: nn.Module) -> torch.dtype:
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise UserError("The model has no trainable parameter: nothing would be learnt.")
+    first_name, first = trainable[0]
+    for name, parameter in trainable:
+        if parameter.device != first.device:
+            raise UserError(
+                f"{name} is on {parameter.device}, {first_name} on {first.device}: put the whole "
+                "model on one device."
+            )
+    return first.dtype
+
+
+def _slack_of(dtype: torch.dtype) -> float:
+    if dtype not in SLACK_OF_DTYPE:
+        raise UserError(
+            f"{dtype} is not supported for private training: its range makes norms overflow. Use "
+            "float32, or bf16 autocast (performance.precision=bf16)."
+        )
+    return SLACK_OF_DTYPE[dtype]
+
+
+def _add_to_summed_grad(parameter: nn.Parameter, total: Tensor) -> None:
+    if parameter.summed_grad is None:  # type: ignore[attr-defined]
+        parameter.summed_grad = total.to(parameter.dtype)  # type: ignore[attr-defined]
+    else:
+        parameter.summed_grad.add_(total)  # type: ignore[attr-defined]

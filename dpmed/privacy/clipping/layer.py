@@ -1,0 +1,73 @@
+"""How a layer of the user's model is made to record, and how it is given back unchanged.
+
+A recording layer is the layer's own object with a class that derives from the rule and from the
+layer's class: parameters, names, state_dict and isinstance checks stay, and a deep copy records
+nothing. Outside autograd, or with every parameter frozen, it runs the original forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpmed.privacy.clipping.tape import Tape
+
+
+class RecordingLayer(nn.Module):
+    """What every rule derives from: `forward` of the original, or `record_forward` when training.
+
+    A rule implements `record_forward` with the same arguments and the same result as the layer.
+    """
+
+    _dpmed_tape: Tape
+    #: The layer's output through a Function that records; given by each rule.
+    record_forward: Callable[..., Tensor]
+
+    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """The layer's output; its parameters' gradients go to the tape."""
+        if not torch.is_grad_enabled() or not self._has_trainable():
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        return self.record_forward(*args, **kwargs)
+
+    def _has_trainable(self) -> bool:
+        return any(p is not None and p.requires_grad for p in self._parameters.values())
+
+
+def make_recording(layer: nn.Module, rule: type[RecordingLayer], tape: Tape) -> None:
+    """Give the layer the rule's forward, in place."""
+    layer.__class__ = _combined_class(rule, type(layer))
+    layer.__dict__["_dpmed_tape"] = tape
+
+
+def make_plain(layer: nn.Module) -> None:
+    """Give the layer its own class back, in place."""
+    if isinstance(layer, RecordingLayer):
+        layer.__class__ = type(layer).__bases__[1]
+        del layer._dpmed_tape
+
+
+_combined_classes: dict[tuple[type, type], Any] = {}
+
+
+def _combined_class(rule: type[RecordingLayer], own: type[nn.Module]) -> Any:
+    """One class a pair, so that copies and layers of a kind share it."""
+    if (rule, own) not in _combined_classes:
+        namespace = {"__module__": own.__module__, "__doc__": own.__doc__}
+        _combined_classes[rule, own] = type(own.__name__, (rule, own), namespace)
+    return _combined_classes[rule, own]
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype in which a matrix product of this tensor runs: autocast's where it is on."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
+def trainable(parameter: nn.Parameter | None) -> nn.Parameter | None:
+    """The parameter if it is trained, else None."""
+    return parameter if parameter is not None and parameter.requires_grad else None

@@ -1,0 +1,83 @@
+"""The one-pass engine: forward through recording layers, one backward, then norms and the sum.
+
+Opacus' `AbstractGradSampleModule` is the base class, so that its optimizers and engine accept the
+module; its per-sample attributes stay empty. The name of the mode never contains "ghost", because
+Opacus wraps the criterion of such modes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from opacus.grad_sample.gsm_base import AbstractGradSampleModule
+from torch import Tensor, nn
+
+from dpmed.privacy.clipping.catalogue import choose_rules
+from dpmed.privacy.clipping.generic import RecordingModule
+from dpmed.privacy.clipping.layer import make_plain, make_recording
+from dpmed.privacy.clipping.tape import Tape
+
+log = logging.getLogger(__name__)
+
+_PREFIX = "_module."
+
+
+class OnePassModule(AbstractGradSampleModule):
+    """The user's model, recording; parameter names and state_dict are the model's own.
+
+    Arguments: `model`, changed in place until `to_standard_module()`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, loss_reduction="sum")
+        names = {id(p): name for name, p in model.named_parameters()}
+        self.tape = Tape(names)
+        self.generic_modules: list[str] = []
+        for name, module, rule in list(choose_rules(model)):
+            make_recording(module, rule, self.tape)
+            if rule is RecordingModule:
+                self.generic_modules.append(name or type(module).__name__)
+        self._guards = [
+            p.register_post_accumulate_grad_hook(_refuse_grad(name, self.tape))
+            for name, p in model.named_parameters()
+            if p.requires_grad
+        ]
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """The model's parameters under the model's names."""
+        for name, parameter in super().named_parameters(*args, **kwargs):
+            yield name.replace(_PREFIX, "", 1), parameter
+
+    def remove_hooks(self) -> None:
+        """Give every layer its own forward back."""
+        for guard in self._guards:
+            guard.remove()
+        for module in self._module.modules():
+            make_plain(module)
+
+
+def _refuse_grad(name: str, tape: Tape) -> Any:
+    def refuse(parameter: Tensor) -> None:
+        if tape.is_recording:
+            parameter.grad = None
+            raise RuntimeError(
+                f"{name} is used outside the forward of the module that owns it, so its per-unit "
+                "gradient is unknown. Use performance.clipping_engine=opacus_functorch, "
+                "or freeze it."
+            )
+
+    return refuse
+
+
+def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix + _PREFIX)]:
+        state[prefix + key[len(prefix) + len(_PREFIX) :]] = state.pop(key)
+
+
+def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[prefix + _PREFIX + key[len(prefix) :]] = state.pop(key)

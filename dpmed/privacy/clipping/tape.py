@@ -1,0 +1,135 @@
+"""What the layers write down during one backward pass.
+
+Each layer's rule adds one record per parameter, or per weight-and-bias pair. After the backward
+the clipper takes the records and asks them for norms and sums. The tape decides nothing about
+clipping. Legend of shape suffixes: R rows of the batch, a multiple of the B units; T positions,
+D inputs, P outputs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dpmed.privacy.clipping.records import Gram, Instance, Layout, Record, gram_is_cheaper
+
+
+class Tape:
+    """The records of one backward pass.
+
+    A deep copy is empty and closed, so that an averaged copy of a model never writes here.
+    """
+
+    def __init__(self, parameter_names: dict[int, str] | None = None) -> None:
+        #: An input of every recording Function, so that backward reaches those whose layer input
+        #: needs no gradient. The parameters themselves stay out of the graph.
+        self.anchor = torch.zeros(0, requires_grad=True)
+        self._num_units = 0
+        self._names = parameter_names or {}
+        self._records: list[Record] = []
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Tape:
+        return Tape()
+
+    @contextmanager
+    def recording(self, num_units: int) -> Iterator[None]:
+        """Open the tape for one backward pass over a batch of `num_units` units."""
+        self._num_units = num_units
+        self._records = []
+        try:
+            yield
+        finally:
+            self._num_units = 0
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether a backward pass of the clipper is under way."""
+        return self._num_units > 0
+
+    def num_units(self, num_rows: int, parameter: nn.Parameter) -> int:
+        """Among how many units a layer's rows are shared out, checked.
+
+        Raises:
+            RuntimeError: the backward is not the clipper's, or rows and units do not fit.
+        """
+        if not self.is_recording:
+            raise RuntimeError(
+                f"The gradient of {self.name_of(parameter)} was asked for outside the clipper. "
+                "Call clipper.backward(losses_V, weights_V) instead of loss.backward()."
+            )
+        if num_rows % self._num_units:
+            raise RuntimeError(
+                f"{self.name_of(parameter)} saw {num_rows} rows for {self._num_units} units. The "
+                "first dimension of every layer's input must be a multiple of the batch, with a "
+                "unit's rows side by side."
+            )
+        return self._num_units
+
+    def name_of(self, parameter: nn.Parameter) -> str:
+        """The parameter's name in the model, for messages."""
+        return self._names.get(id(parameter), "a parameter of a copied model")
+
+    def add_instance(self, parameter: nn.Parameter, grads_RN: Tensor) -> None:
+        """Record gradients [R, *parameter.shape] of rows; a unit's rows are summed here."""
+        num_units = self.num_units(len(grads_RN), parameter)
+        if len(grads_RN) != num_units:
+            grads_RN = grads_RN.unflatten(0, (num_units, -1)).sum(1)
+        self._records.append(Instance(parameter, grads_RN.detach()))
+
+    def add_product(
+        self,
+        weight: nn.Parameter | None,
+        bias: nn.Parameter | None,
+        inputs_RTD: Tensor,
+        grads_RTP: Tensor,
+        layout: Layout,
+    ) -> None:
+        """Record a layer whose gradient is gᵀa, in the cheaper form; None where frozen.
+
+        `layout` turns gradients [..., P, D] into [..., *weight.shape].
+        """
+        if weight is None:
+            if bias is not None:
+                self.add_instance(bias, grads_RTP.sum(1))
+            return
+        num_units = self.num_units(len(grads_RTP), weight)
+        inputs_BTD = inputs_RTD.reshape(num_units, -1, inputs_RTD.shape[-1])
+        grads_BTP = grads_RTP.reshape(num_units, -1, grads_RTP.shape[-1])
+        if gram_is_cheaper(
+            num_positions=inputs_BTD.shape[1],
+            num_inputs=inputs_BTD.shape[2],
+            num_outputs=grads_BTP.shape[2],
+            dtype=grads_BTP.dtype,
+            device=grads_BTP.device.type,
+        ):
+            self._records.append(Gram(weight, bias, inputs_BTD, grads_BTP, layout))
+            return
+        self.add_instance(weight, layout(torch.bmm(grads_BTP.transpose(1, 2), inputs_BTD)))
+        if bias is not None:
+            self.add_instance(bias, grads_BTP.sum(1))
+
+    def take(self) -> list[Record]:
+        """The records; those of a parameter that was used more than once are added up."""
+        records, self._records = self._records, []
+        uses = Counter(id(p) for record in records for p in record.parameters())
+        if all(count == 1 for count in uses.values()):
+            return records
+        single = [r for r in records if all(uses[id(p)] == 1 for p in r.parameters())]
+        totals: dict[int, Instance] = {}
+        for record in records:
+            if any(uses[id(p)] > 1 for p in record.parameters()):
+                for instance in record.instances():
+                    _add_to(totals, instance)
+        return single + list(totals.values())
+
+
+def _add_to(totals: dict[int, Instance], instance: Instance) -> None:
+    key = id(instance.parameter)
+    if key in totals:
+        grads_BN = totals[key].grads_BN + instance.grads_BN
+        instance = Instance(instance.parameter, grads_BN)
+    totals[key] = instance

@@ -1,0 +1,87 @@
+"""The clipped sum and the norms equal a float64 loop over single units, on every ConvNeXt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+FLOAT64_TOLERANCE = 1e-12
+FLOAT32_TOLERANCE = 5e-6
+TOLERANCES = {torch.float64: FLOAT64_TOLERANCE, torch.float32: FLOAT32_TOLERANCE}
+
+
+def convnext(name: str = "convnext_atto", **kwargs: Any) -> nn.Module:
+    return timm.create_model(name, in_chans=1, num_classes=5, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("max_grad_norm", [1e-3, 1.0, 1e3])
+def test_clip_norms(exactness: Any, dtype: torch.dtype, max_grad_norm: float) -> None:
+    model = exactness.randomise(convnext()).to(dtype)
+    images = torch.randn(4, 1, 64, 64, dtype=dtype)
+    comparison = exactness.compare(model, images, max_grad_norm=max_grad_norm)
+    comparison.assert_below(TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("convnext_atto", {"conv_mlp": False}),
+        ("convnextv2_atto", {"conv_mlp": False}),
+        ("convnextv2_atto", {"conv_mlp": True}),
+        ("convnext_atto_ols", {}),
+        ("convnext_atto", {"ls_init_value": None}),
+        ("convnext_atto", {"head_hidden_size": 24}),
+        ("convnext_atto", {"head_norm_first": True}),
+        ("convnext_atto", {"output_stride": 16}),
+        ("convnext_zepto_rms", {}),
+        ("convnext_tiny", {"depths": (1, 1, 2, 1)}),
+        ("convnext_tiny.dinov3_lvd1689m", {"depths": (1, 1, 1, 1)}),
+    ],
+)
+def test_variants_of_convnext(exactness: Any, name: str, kwargs: dict[str, Any]) -> None:
+    model = exactness.randomise(convnext(name, **kwargs)).double()
+    images = torch.randn(3, 1, 64, 64, dtype=torch.float64)
+    exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_views_and_padding(exactness: Any, dtype: torch.dtype) -> None:
+    model = exactness.randomise(convnext()).to(dtype)
+    images = torch.randn(8, 1, 64, 64, dtype=dtype)
+    comparison = exactness.compare(model, images, views=2, num_padding_units=1)
+    comparison.assert_below(TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("size", [(65, 97), (33, 47), (32, 32)])
+def test_odd_image_sizes(exactness: Any, size: tuple[int, int]) -> None:
+    model = exactness.randomise(convnext()).double()
+    images = torch.randn(3, 1, *size, dtype=torch.float64)
+    exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+def test_maps_larger_than_one_tile(exactness: Any) -> None:
+    model = exactness.randomise(convnext(depths=(1, 1, 1, 1))).double()
+    images = torch.randn(2, 1, 160, 132, dtype=torch.float64)
+    exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("conv_mlp", [True, False])
+def test_channels_last(exactness: Any, conv_mlp: bool) -> None:
+    model = exactness.randomise(convnext(conv_mlp=conv_mlp)).double()
+    model = model.to(memory_format=torch.channels_last)
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)[:, :1]
+    images = images.to(memory_format=torch.channels_last)
+    exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+def test_automatic_rule(exactness: Any) -> None:
+    model = exactness.randomise(convnext()).double()
+    images = torch.randn(3, 1, 64, 64, dtype=torch.float64)
+    comparison = exactness.compare(model, images, rule="automatic", max_grad_norm=0.7)
+    comparison.assert_below(FLOAT64_TOLERANCE)
+    assert comparison.clipper.sensitivity == 0.7
