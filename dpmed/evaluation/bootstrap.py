@@ -3,8 +3,9 @@
 Replicate r draws from its own generator, seeded with (seed, r), over the sorted patient ids, so
 the same patients come up for every model, epsilon, label and group that shares a split, whatever
 the block size or the number of threads: differences are paired. Three kinds of quantity can be
-asked for: totals (sums over rows, linear in the patients' weights), rank statistics (`ranking.py`)
-and series derived from both. Intervals are percentile intervals.
+asked for: totals (sums over rows, linear in the patients' weights), statistics that are any
+function of the weights (`ranking.py`, `curves.py`) and series derived from both. Intervals are
+percentile intervals.
 
 Used by discrimination, fairness, calibration and comparison; knows nothing of labels or groups.
 
@@ -14,7 +15,7 @@ Shapes: N rows, P patients, B replicates of a block, R replicates in all, K tota
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from scipy import sparse
 BLOCK = 32  # replicates at a time; 64 was no faster on two cores and takes twice the memory
 MAX_DRAWS = 5  # gives a series up after so many times the replicates asked for
 
-RankStatistic = Callable[[np.ndarray], np.ndarray]
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +33,28 @@ class Draws:
     """A quantity on the table itself and on resamples of its patients.
 
     Args:
-        point: the value on the table; NaN where it does not exist.
-        values_R: the first `num_replicates` values that exist, in the order drawn; fewer when
-            the resamples ran out.
+        point: the value on the table, a scalar [] or a curve [K]; NaN where it does not exist.
+        values_R: the first `num_replicates` values that exist, in the order drawn, [R] or
+            [K, R]; fewer when the resamples ran out.
         num_redrawn: resamples that were passed over because the quantity did not exist there.
         is_complete: whether there are as many values as were asked for.
     """
 
-    point: float
+    point: np.ndarray
     values_R: np.ndarray
     num_redrawn: int
     is_complete: bool
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """The percentile interval."""
+    def interval(self, confidence: float = 0.95, *, reflected: bool = False) -> np.ndarray:
+        """The percentile interval as [2] or [2, K], or its reflection about the point.
+
+        The reflected ("basic") interval suits a quantity that resampling shifts to one side.
+        """
         tail = (1 - confidence) / 2
-        low, high = np.quantile(self.values_R, [tail, 1 - tail])
-        return float(low), float(high)
+        low, high = np.quantile(self.values_R, [tail, 1 - tail], axis=-1)
+        if reflected:
+            low, high = 2 * self.point - high, 2 * self.point - low
+        return np.stack([low, high])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +87,7 @@ class PatientBootstrap:
         self._seed = seed
         self._threads = threads or len(os.sched_getaffinity(0))
         self._totals: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
-        self._ranks: dict[Hashable, RankStatistic] = {}
+        self._statistics: dict[Hashable, Statistic] = {}
         self._derived: dict[Hashable, _Derived] = {}
 
     def add_total(self, key: Hashable, values_N: np.ndarray) -> None:
@@ -92,23 +98,26 @@ class PatientBootstrap:
         patients = np.flatnonzero(totals_P)
         self._totals[key] = (patients, totals_P[patients])
 
-    def add_rank(self, key: Hashable, statistic: RankStatistic) -> None:
-        """A function of float32 patient weights [P, B] that returns [B], NaN where undefined."""
-        self._ranks[key] = statistic
+    def add_statistic(self, key: Hashable, statistic: Statistic) -> None:
+        """A function of float32 patient weights [P, B] that returns [B] or [K, B].
+
+        NaN marks a resample on which it does not exist; it is redrawn.
+        """
+        self._statistics[key] = statistic
 
     def add_derived(
         self, key: Hashable, inputs: Sequence[Hashable], combine: Callable[..., np.ndarray]
     ) -> None:
-        """A function of totals, rank statistics or other derived series, elementwise.
+        """A function of totals, statistics or other derived series.
 
-        It gets one array per input. NaN or infinity marks a resample on which the quantity does
-        not exist; it is redrawn.
+        It gets one array [B] per input and returns [B], or [K, B] for a curve. NaN or infinity
+        marks a resample on which the quantity does not exist; it is redrawn.
         """
         self._derived[key] = _Derived(inputs=tuple(inputs), combine=combine)
 
     def run(self) -> dict[Hashable, Draws]:
-        """Draws until every rank statistic and derived series has its replicates."""
-        keys = [*self._ranks, *self._derived]
+        """Draws until every statistic and derived series has its replicates."""
+        keys = [*self._statistics, *self._derived]
         ones_P1 = np.ones((self.num_patients, 1), np.float32)
         points = self._evaluate(ones_P1, self._inputs(keys))
         collected: dict[Hashable, list[np.ndarray]] = {key: [] for key in keys}
@@ -120,9 +129,7 @@ class PatientBootstrap:
             pending = [key for key in pending if not self._is_complete(collected[key])]
             if not pending:
                 break
-        return {
-            key: self._draws(float(self._value(key, points)[0]), collected[key]) for key in keys
-        }
+        return {key: self._draws(self._value(key, points)[..., 0], collected[key]) for key in keys}
 
     def point(self, key: Hashable) -> float:
         """A registered quantity on the table itself."""
@@ -139,7 +146,7 @@ class PatientBootstrap:
         return np.ascontiguousarray(weights_BP.T)
 
     def _inputs(self, keys: Sequence[Hashable]) -> list[Hashable]:
-        """The totals and rank statistics that these quantities rest on, each once."""
+        """The totals and statistics that these quantities rest on, each once."""
         found: dict[Hashable, None] = {}
         stack = list(keys)
         while stack:
@@ -150,17 +157,17 @@ class PatientBootstrap:
                 found[key] = None
         return list(found)
 
-    def _value(self, key: Hashable, values: Mapping[Hashable, np.ndarray]) -> np.ndarray:
-        if key in values:
-            return values[key]
-        derived = self._derived[key]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result = derived.combine(*(self._value(name, values) for name in derived.inputs))
-        return np.where(np.isfinite(result), result, np.nan)
+    def _value(self, key: Hashable, values: dict[Hashable, np.ndarray]) -> np.ndarray:
+        """A quantity from the inputs in `values`, which also keeps what is derived on the way."""
+        if key not in values:
+            derived = self._derived[key]
+            inputs = [self._value(name, values) for name in derived.inputs]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                result = derived.combine(*inputs)
+            values[key] = np.where(np.isfinite(result), result, np.nan)
+        return values[key]
 
-    def _replicate(
-        self, replicates: range, keys: Sequence[Hashable]
-    ) -> Mapping[Hashable, np.ndarray]:
+    def _replicate(self, replicates: range, keys: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
         inputs = self._inputs(keys)
         blocks = [replicates[start : start + BLOCK] for start in range(0, len(replicates), BLOCK)]
         totals_KP = self._total_matrix(inputs)
@@ -170,7 +177,7 @@ class PatientBootstrap:
 
         with ThreadPoolExecutor(self._threads) as pool:
             parts = list(pool.map(compute, blocks))
-        return {name: np.concatenate([part[name] for part in parts]) for name in inputs}
+        return {name: np.concatenate([part[name] for part in parts], axis=-1) for name in inputs}
 
     def _evaluate(
         self,
@@ -184,8 +191,8 @@ class PatientBootstrap:
         names = [name for name in inputs if name in self._totals]
         values: dict[Hashable, np.ndarray] = dict(zip(names, sums_KB, strict=True))
         for name in inputs:
-            if name in self._ranks:
-                values[name] = self._ranks[name](weights_PB)
+            if name in self._statistics:
+                values[name] = self._statistics[name](weights_PB)
         return values
 
     def _total_matrix(self, inputs: Sequence[Hashable]) -> sparse.csr_array:
@@ -196,16 +203,20 @@ class PatientBootstrap:
         return sparse.csr_array((values, patients, ends), shape=(len(rows), self.num_patients))
 
     def _is_complete(self, parts: list[np.ndarray]) -> bool:
-        return sum(int((~np.isnan(part)).sum()) for part in parts) >= self.num_replicates
+        return sum(int(_exists(part).sum()) for part in parts) >= self.num_replicates
 
-    def _draws(self, point: float, parts: list[np.ndarray]) -> Draws:
-        values = np.concatenate(parts)
-        exists = np.flatnonzero(~np.isnan(values))[: self.num_replicates]
+    def _draws(self, point: np.ndarray, parts: list[np.ndarray]) -> Draws:
+        values_R = np.concatenate(parts, axis=-1)
+        exists = np.flatnonzero(_exists(values_R))[: self.num_replicates]
         is_complete = len(exists) == self.num_replicates
-        num_seen = int(exists[-1]) + 1 if is_complete else len(values)
+        num_seen = int(exists[-1]) + 1 if is_complete else values_R.shape[-1]
         return Draws(
             point=point,
-            values_R=values[exists],
+            values_R=values_R[..., exists],
             num_redrawn=num_seen - len(exists),
             is_complete=is_complete,
         )
+
+
+def _exists(values_R: np.ndarray) -> np.ndarray:
+    return ~np.isnan(values_R).any(axis=tuple(range(values_R.ndim - 1)))

@@ -64,7 +64,7 @@ def add_ranking(bootstrap: PatientBootstrap, metric: str, scope: Hashable, rows:
         patients_N=bootstrap.patients_N[rows.rows_N],
         num_patients=bootstrap.num_patients,
     )
-    bootstrap.add_rank(key, statistic)
+    bootstrap.add_statistic(key, statistic)
     return key
 
 
@@ -121,7 +121,7 @@ def _plan_micro_ranking(bootstrap: PatientBootstrap, metric: str, rows: Sequence
         patients_N=np.concatenate([bootstrap.patients_N[each.rows_N] for each in rows]),
         num_patients=bootstrap.num_patients,
     )
-    bootstrap.add_rank(key, statistic)
+    bootstrap.add_statistic(key, statistic)
     return Planned(
         key=key,
         num_positive=sum(each.num_positive for each in rows),

@@ -13,8 +13,11 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dpmed.evaluation.bootstrap import Draws
 
+CURVE_DECIMALS = 5
 SIGNIFICANT_DIGITS = 9  # a float32 score carries seven; more only makes the file longer
 
 
@@ -30,6 +33,7 @@ class Planned:
         value: the point estimate, where another library has computed it; otherwise the
             bootstrap's own value on the table.
         extra: further fields of this entry.
+        reflected: whether its interval is the reflected one (`bootstrap.Draws.interval`).
     """
 
     key: Hashable | None
@@ -38,12 +42,32 @@ class Planned:
     reason: str | None = None
     value: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    reflected: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCurve:
+    """A curve with a pointwise band, for a plot.
+
+    Args:
+        key: its name in the bootstrap, a series of [K, R]; None where there is no curve.
+        name: the field that holds the curve's own values; the band is ci_low and ci_high.
+        fields: the lists of length K that go with it.
+        reason: why there is no curve; None when there is one.
+    """
+
+    key: Hashable | None
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
 
 
 def resolve(planned: Any, draws: Mapping[Hashable, Draws], *, confidence: float) -> Any:
     """Replaces every `Planned` leaf by its entry in the file format."""
     if isinstance(planned, Planned):
         return _entry(planned, draws, confidence)
+    if isinstance(planned, PlannedCurve):
+        return _curve(planned, draws, confidence)
     if isinstance(planned, dict):
         return {key: resolve(value, draws, confidence=confidence) for key, value in planned.items()}
     return planned
@@ -59,12 +83,12 @@ def _entry(planned: Planned, draws: Mapping[Hashable, Draws], confidence: float)
     reason, num_redrawn = planned.reason, 0
     if reason is None:
         drawn = draws[planned.key]
-        value = planned.value if planned.value is not None else drawn.point
+        value = planned.value if planned.value is not None else float(drawn.point)
         num_redrawn = drawn.num_redrawn
         if not math.isfinite(value):
             value, reason = None, not_estimable("undefined on this table")
         elif drawn.is_complete:
-            low, high = drawn.interval(confidence)
+            low, high = drawn.interval(confidence, reflected=planned.reflected)
         else:
             reason = "interval " + not_estimable(
                 f"undefined on {num_redrawn} of {num_redrawn + len(drawn.values_R)} resamples"
@@ -82,6 +106,21 @@ def _entry(planned: Planned, draws: Mapping[Hashable, Draws], confidence: float)
     if num_redrawn:
         entry["num_redrawn"] = num_redrawn
     return entry
+
+
+def _curve(
+    planned: PlannedCurve, draws: Mapping[Hashable, Draws], confidence: float
+) -> dict[str, Any]:
+    if planned.reason is not None:
+        return {planned.name: None, "reason": planned.reason}
+    drawn = draws[planned.key]
+    columns = {**planned.fields, planned.name: drawn.point}
+    if drawn.is_complete:
+        columns["ci_low"], columns["ci_high"] = drawn.interval(confidence)
+    return {
+        name: [round(value.item(), CURVE_DECIMALS) for value in np.asarray(values)]
+        for name, values in columns.items()
+    }
 
 
 def _round(value: float | None) -> float | None:

@@ -1,20 +1,19 @@
-"""Metrics of every group of patients, and the gap between the best and the worst group.
+"""Metrics of every group of patients, with the counts that they rest on.
 
 Point estimates come from fairlearn's `MetricFrame`; intervals from the split's patient bootstrap,
 so that groups, labels and gaps share their resamples (fairlearn's own bootstrap draws rows, not
 patients). Every group appears with its counts; one with too few of a class is null with a reason.
-Shapes: N rows of the split.
+Gaps between groups are in `gaps.py`. Shapes: N rows of the split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from fairlearn.metrics import (
-    MetricFrame,
     false_negative_rate,
     false_positive_rate,
     selection_rate,
@@ -23,9 +22,11 @@ from fairlearn.metrics import (
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from dpmed.evaluation.bootstrap import PatientBootstrap
+from dpmed.evaluation.calibration import plan_calibration
 from dpmed.evaluation.discrimination import add_ranking, plan_macro
 from dpmed.evaluation.estimability import Cases, Minimum, cases
 from dpmed.evaluation.estimates import Planned, not_estimable
+from dpmed.evaluation.frames import group_values
 from dpmed.evaluation.groups import NOT_COMPARED
 from dpmed.evaluation.predictions import LabelColumn
 from dpmed.evaluation.rates import COUNTS, RATES, add_counts
@@ -33,17 +34,14 @@ from dpmed.evaluation.thresholds import Thresholds
 
 NO_FINDING = "no_finding"  # the label whose errors are under- and overdiagnosis
 
-# What fairlearn computes for each metric: of scores (auroc) or of decisions (the others).
-POINT_METRICS: dict[str, Callable[..., float]] = {
-    "auroc": roc_auc_score,
+OF_SCORES = {"auroc": roc_auc_score}
+OF_DECISIONS = {
     "tpr": true_positive_rate,
     "fpr": false_positive_rate,
     "accuracy": accuracy_score,
     "selection_rate": selection_rate,
-    "underdiagnosis": false_positive_rate,
-    "overdiagnosis": false_negative_rate,
 }
-ONLY_NO_FINDING = ("underdiagnosis", "overdiagnosis")
+OF_NO_FINDING = {"underdiagnosis": false_positive_rate, "overdiagnosis": false_negative_rate}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +51,26 @@ class _Attribute:
     name: str
     column: LabelColumn
     groups: Mapping[str, Cases]
-    group_N: np.ndarray
     threshold: float | None
+    minimum: Minimum
 
     def scope(self, group: str) -> Hashable:
         return (self.name, group)
+
+    def reason(self, group: str, metric: str) -> str | None:
+        """Why a metric of this group is not estimable; None when it is."""
+        rows = self.groups[group]
+        if metric in OF_SCORES:
+            return rows.reason(self.minimum, needs_ranking=True)
+        rate = RATES[metric]
+        reason = rows.reason(
+            self.minimum,
+            needs_positives=rate.needs_positives,
+            needs_negatives=rate.needs_negatives,
+        )
+        if reason is None and self.threshold is None:
+            return not_estimable("there is no threshold for this label")
+        return reason
 
 
 def plan_subgroups(
@@ -77,154 +90,137 @@ def plan_subgroups(
         thresholds: by label, frozen on validation; None where there is none.
         minimum: the fewest positives and negatives that a group's metric may rest on.
     """
-    return {
-        name: _plan_attribute(bootstrap, columns, name, group_N, thresholds, minimum)
-        for name, group_N in groups.items()
-    }
-
-
-def _plan_attribute(
-    bootstrap: PatientBootstrap,
-    columns: Sequence[LabelColumn],
-    name: str,
-    group_N: np.ndarray,
-    thresholds: Thresholds,
-    minimum: Minimum,
-) -> dict[str, Any]:
-    names = [str(group) for group in np.unique(group_N)]
-    planned: dict[str, Any] = {
-        group: {metric: {} for metric in (*POINT_METRICS, "spd")} for group in names
-    }
-    for column in columns:
-        attribute = _Attribute(
-            name=name,
-            column=column,
-            groups={group: cases(column, group_N == group) for group in names},
-            group_N=group_N,
-            threshold=thresholds.get(column.name),
-        )
-        for metric in POINT_METRICS:
-            if metric in ONLY_NO_FINDING and column.name != NO_FINDING:
-                continue
-            for group, each in _plan_metric(bootstrap, attribute, metric, minimum).items():
-                planned[group][metric][column.name] = each
-        for group, each in _plan_spd(bootstrap, attribute, minimum).items():
-            planned[group]["spd"][column.name] = each
-    for group in names:
-        by_label = planned[group]["auroc"]
-        by_label["macro"] = plan_macro(bootstrap, (name, group), by_label)
-        planned[group] = {metric: labels for metric, labels in planned[group].items() if labels}
+    planned: dict[str, Any] = {}
+    for name, group_N in groups.items():
+        names = [str(group) for group in np.unique(group_N)]
+        planned[name] = {group: {} for group in names}
+        for column in columns:
+            attribute = _Attribute(
+                name=name,
+                column=column,
+                groups={group: cases(column, group_N == group) for group in names},
+                threshold=thresholds.get(column.name),
+                minimum=minimum,
+            )
+            _plan_label(bootstrap, attribute, planned[name])
+        for group, metrics in planned[name].items():
+            metrics["auroc"]["macro"] = plan_macro(bootstrap, (name, group), metrics["auroc"])
     return planned
 
 
-def _plan_metric(
-    bootstrap: PatientBootstrap, attribute: _Attribute, metric: str, minimum: Minimum
-) -> dict[str, Planned]:
-    reasons = {
-        group: _reason(attribute, rows, metric, minimum) for group, rows in attribute.groups.items()
-    }
-    usable = [group for group, reason in reasons.items() if reason is None]
-    points = _points(attribute, metric, usable)
-    return {
-        group: Planned(
-            key=_add(bootstrap, attribute, metric, group) if group in points else None,
-            num_positive=rows.num_positive,
-            num_negative=rows.num_negative,
-            reason=reasons[group],
-            value=points.get(group),
+def _plan_label(
+    bootstrap: PatientBootstrap, attribute: _Attribute, planned: dict[str, Any]
+) -> None:
+    of_decisions = dict(OF_DECISIONS)
+    if attribute.column.name == NO_FINDING:
+        of_decisions |= OF_NO_FINDING
+    points = _points(attribute, of_decisions)
+    for group in attribute.groups:
+        for metric in (*OF_SCORES, *of_decisions):
+            planned[group].setdefault(metric, {})[attribute.column.name] = _plan_metric(
+                bootstrap, attribute, group, metric, points
+            )
+        calibration = plan_calibration(
+            bootstrap,
+            attribute.scope(group),
+            attribute.groups[group],
+            minimum=attribute.minimum,
         )
-        for group, rows in attribute.groups.items()
-    }
+        for metric, each in calibration.items():
+            planned[group].setdefault(metric, {})[attribute.column.name] = each
+        planned[group].setdefault("spd", {})[attribute.column.name] = _plan_spd(
+            bootstrap, attribute, group
+        )
 
 
-def _reason(attribute: _Attribute, rows: Cases, metric: str, minimum: Minimum) -> str | None:
-    if metric == "auroc":
-        return rows.reason(minimum, needs_ranking=True)
-    rate = RATES[metric]
-    reason = rows.reason(
-        minimum, needs_positives=rate.needs_positives, needs_negatives=rate.needs_negatives
+def _points(attribute: _Attribute, of_decisions: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What fairlearn gives each group, as `result[metric][group]`; some may be meaningless."""
+    points: dict[str, dict[str, float]] = {}
+    ranked = [group for group in attribute.groups if attribute.reason(group, "auroc") is None]
+    if ranked:
+        points |= _group_values(attribute, ranked, OF_SCORES, threshold=None)
+    labelled = [group for group, rows in attribute.groups.items() if len(rows.scores)]
+    if labelled and attribute.column.reason is None and attribute.threshold is not None:
+        points |= _group_values(attribute, labelled, of_decisions, threshold=attribute.threshold)
+    return points
+
+
+def _group_values(
+    attribute: _Attribute,
+    groups: Sequence[str],
+    metrics: Mapping[str, Any],
+    *,
+    threshold: float | None,
+) -> dict[str, dict[str, float]]:
+    rows = [attribute.groups[group] for group in groups]
+    scores_N = np.concatenate([each.scores for each in rows])
+    return group_values(
+        metrics,
+        truth_N=np.concatenate([each.positive for each in rows]),
+        predicted_N=scores_N if threshold is None else scores_N >= threshold,
+        group_N=np.repeat(groups, [len(each.scores) for each in rows]),
     )
-    if reason is None and attribute.threshold is None:
-        return not_estimable("there is no threshold for this label")
-    return reason
 
 
-def _points(attribute: _Attribute, metric: str, usable: Sequence[str]) -> dict[str, float]:
-    """The value that fairlearn gives each usable group."""
-    if not usable:
-        return {}
-    column = attribute.column
-    rows_N = column.known_N & np.isin(attribute.group_N, usable)
-    scores = column.scores_N[rows_N]
-    frame = MetricFrame(
-        metrics=POINT_METRICS[metric],
-        y_true=column.positive_N[rows_N].astype(int),
-        y_pred=scores if metric == "auroc" else (scores >= attribute.threshold).astype(int),
-        sensitive_features=attribute.group_N[rows_N],
+def _plan_metric(
+    bootstrap: PatientBootstrap,
+    attribute: _Attribute,
+    group: str,
+    metric: str,
+    points: Mapping[str, Mapping[str, float]],
+) -> Planned:
+    rows, reason = attribute.groups[group], attribute.reason(group, metric)
+    key = None
+    if reason is None and metric in OF_SCORES:
+        key = add_ranking(bootstrap, metric, attribute.scope(group), rows)
+    elif reason is None:
+        key = (metric, attribute.scope(group), rows.column.name)
+        bootstrap.add_derived(key, _add_counts(bootstrap, attribute, group), RATES[metric].formula)
+    return Planned(
+        key=key,
+        num_positive=rows.num_positive,
+        num_negative=rows.num_negative,
+        reason=reason,
+        value=points[metric][group] if reason is None else None,
     )
-    return {str(group): float(value) for group, value in frame.by_group.items()}
 
 
-def _add(bootstrap: PatientBootstrap, attribute: _Attribute, metric: str, group: str) -> Hashable:
-    rows, scope = attribute.groups[group], attribute.scope(group)
-    if metric == "auroc":
-        return add_ranking(bootstrap, metric, scope, rows)
-    key = (metric, scope, rows.column.name)
-    counts = _add_counts(bootstrap, attribute, group)
-    bootstrap.add_derived(key, counts, RATES[metric].formula)
-    return key
+def _plan_spd(bootstrap: PatientBootstrap, attribute: _Attribute, group: str) -> Planned:
+    """Accuracy of a group minus the size-weighted mean accuracy of the others.
+
+    Source: statistical parity difference as in arXiv 2302.01622; with two sexes it is, for F,
+    accuracy of F minus accuracy of M. Every other group counts, however small.
+    """
+    rows, reason = attribute.groups[group], attribute.reason(group, "accuracy")
+    others = [
+        other
+        for other, each in attribute.groups.items()
+        if other not in (group, *NOT_COMPARED) and len(each.scores)
+    ]
+    if reason is None and (group in NOT_COMPARED or not others):
+        reason = not_estimable("there is no other group to compare with")
+    key = ("spd", attribute.scope(group), rows.column.name)
+    if reason is None:
+        counts = [
+            count for each in (group, *others) for count in _add_counts(bootstrap, attribute, each)
+        ]
+        bootstrap.add_derived(key, counts, _spd)
+    return Planned(
+        key=key, num_positive=rows.num_positive, num_negative=rows.num_negative, reason=reason
+    )
 
 
 def _add_counts(
     bootstrap: PatientBootstrap, attribute: _Attribute, group: str
 ) -> tuple[Hashable, ...]:
     assert attribute.threshold is not None
-    rows = attribute.groups[group]
     return add_counts(
         bootstrap,
         attribute.scope(group),
-        rows.column,
+        attribute.column,
         threshold=attribute.threshold,
-        member_N=rows.rows_N,
+        member_N=attribute.groups[group].rows_N,
     )
-
-
-def _plan_spd(
-    bootstrap: PatientBootstrap, attribute: _Attribute, minimum: Minimum
-) -> dict[str, Planned]:
-    """Accuracy of a group minus the size-weighted mean accuracy of the others.
-
-    Source: statistical parity difference as in arXiv 2302.01622; with two sexes it is, for F,
-    accuracy of F minus accuracy of M.
-    """
-    compared = [group for group in attribute.groups if group not in NOT_COMPARED]
-    planned = {}
-    for group, rows in attribute.groups.items():
-        reason = _reason(attribute, rows, "accuracy", minimum)
-        others = [
-            other
-            for other in compared
-            if other != group
-            and _reason(attribute, attribute.groups[other], "accuracy", Minimum()) is None
-        ]
-        if reason is None and (group in NOT_COMPARED or not others):
-            reason = not_estimable("there is no other group to compare with")
-        key = None
-        if reason is None:
-            key = ("spd", attribute.scope(group), attribute.column.name)
-            counts = [
-                count
-                for each in (group, *others)
-                for count in _add_counts(bootstrap, attribute, each)
-            ]
-            bootstrap.add_derived(key, counts, _spd)
-        planned[group] = Planned(
-            key=key,
-            num_positive=rows.num_positive,
-            num_negative=rows.num_negative,
-            reason=reason,
-        )
-    return planned
 
 
 def _spd(*counts: np.ndarray) -> np.ndarray:

@@ -91,9 +91,7 @@ def _plan_equalised_odds(bootstrap: PatientBootstrap, tpr: Planned, fpr: Planned
     reason = tpr.reason or fpr.reason
     key = ("equalised_odds", tpr.key, fpr.key)
     if reason is None:
-        bootstrap.add_derived(
-            key, (tpr.key, fpr.key), lambda a, b: np.maximum(np.abs(a), np.abs(b))
-        )
+        bootstrap.add_derived(key, (tpr.key, fpr.key), np.maximum)
     return Planned(
         key=key, num_positive=tpr.num_positive, num_negative=fpr.num_negative, reason=reason
     )

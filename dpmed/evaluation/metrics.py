@@ -22,13 +22,15 @@ import pandas as pd
 
 from dpmed.errors import UserError
 from dpmed.evaluation.bootstrap import PatientBootstrap
+from dpmed.evaluation.calibration import METRICS, plan_calibration
+from dpmed.evaluation.curves import plan_reliability, plan_roc
 from dpmed.evaluation.discrimination import plan_discrimination
-from dpmed.evaluation.estimability import Minimum
+from dpmed.evaluation.estimability import Minimum, cases
 from dpmed.evaluation.estimates import resolve
 from dpmed.evaluation.fairness import plan_subgroups
 from dpmed.evaluation.gaps import plan_gaps
 from dpmed.evaluation.groups import age_edges, assign_groups
-from dpmed.evaluation.predictions import label_column, validate_predictions
+from dpmed.evaluation.predictions import LabelColumn, label_column, validate_predictions
 from dpmed.evaluation.thresholds import Thresholds, choose_thresholds, threshold_values
 
 FORMAT_VERSION = 1
@@ -189,14 +191,32 @@ def _evaluate_table(table: pd.DataFrame, settings: _Settings) -> dict[str, Any]:
         intersections=settings.intersections,
     )
     planned = plan_discrimination(bootstrap, columns, settings.thresholds)
+    planned["roc"] = {column.name: plan_roc(bootstrap, cases(column)) for column in columns}
     planned["subgroups"] = plan_subgroups(
         bootstrap, columns, groups, settings.thresholds, minimum=settings.minimum
     )
     planned["gaps"] = plan_gaps(bootstrap, planned["subgroups"])
-    planned["calibration"] = {}
+    planned["calibration"] = _plan_calibration(bootstrap, columns)
     block = resolve(planned, bootstrap.run(), confidence=settings.confidence)
     block["num_images"], block["num_patients"] = len(table), bootstrap.num_patients
     return block
+
+
+def _plan_calibration(
+    bootstrap: PatientBootstrap, columns: Sequence[LabelColumn]
+) -> dict[str, Any]:
+    by_label = {
+        column.name: plan_calibration(bootstrap, "split", cases(column), minimum=Minimum())
+        for column in columns
+    }
+    planned: dict[str, Any] = {
+        metric: {label: metrics[metric] for label, metrics in by_label.items()}
+        for metric in METRICS
+    }
+    planned["reliability"] = {
+        column.name: plan_reliability(bootstrap, cases(column)) for column in columns
+    }
+    return planned
 
 
 def _check(metrics: Mapping[str, Any], source: str) -> None:
