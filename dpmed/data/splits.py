@@ -129,13 +129,6 @@ def find_duplicate_images(table: pd.DataFrame, pixel_hashes: Sequence[str]) -> l
     return duplicates
 
 
-def pixel_hash(image: np.ndarray) -> str:
-    """Hash of an image's shape, type and pixels, whatever file they came from."""
-    digest = hashlib.blake2b(f"{image.shape}{image.dtype.str}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
-
-
 def subsample_patients(table: pd.DataFrame, *, fraction: float, salt: str) -> pd.DataFrame:
     """The rows of a share of the patients, chosen by hash; a smaller share is part of a larger.
 

@@ -14,7 +14,7 @@ from dpmed.data import (
     validate_table,
     write_splits,
 )
-from dpmed.data.splits import pixel_hash
+from dpmed.data.pixel_hash import pixel_hash
 from dpmed.errors import UserError
 
 FRACTIONS = {"validation_fraction": 0.1, "test_fraction": 0.2, "salt": "one"}

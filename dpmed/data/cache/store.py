@@ -1,0 +1,199 @@
+"""Images of a study table as one memory-mapped uint8 array, decoded once and checked when opened.
+
+A cache lies in `<key of the preprocessing>/<key of every image's path and size>`, so that another
+setting never meets an old array. It holds `images.npy` and `index.parquet`, appears under its name
+only when complete, and is never changed afterwards. Reading it keeps nothing in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dpmed.data.cache.build import build_cache
+from dpmed.data.cache.index import CacheIndex, open_cache
+from dpmed.data.cache.rows import FileRows, GeneratedRows, file_stamps
+from dpmed.data.decoding import DECODING_VERSION
+from dpmed.data.pixel_hash import pixel_hash
+from dpmed.data.preprocessing import Preprocessing
+from dpmed.errors import UserError
+
+LOGGER = logging.getLogger(__name__)
+MAX_NAMED = 5
+ABSENT = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageStore:
+    """The images of a table.
+
+    Args:
+        array: uint8 (num_kept, image_size, image_size), read-only and memory-mapped where cached.
+        kept_rows: int64 (num_kept,), the table's row of each image: `table.iloc[kept_rows]` has
+            row i for `array[i]`.
+        skipped: {"image", "reason"} of each row that could not be read.
+        pixel_hashes: of each kept image as it was decoded, for `find_duplicate_images`.
+        suspected_inverted: bool (num_kept,), see `looks_inverted`.
+        folder: the cache folder, None where the array is held in memory.
+    """
+
+    array: np.ndarray
+    kept_rows: np.ndarray
+    skipped: list[dict[str, str]]
+    pixel_hashes: list[str]
+    suspected_inverted: np.ndarray
+    folder: Path | None
+
+
+def prepare_images(
+    table: pd.DataFrame,
+    *,
+    root: Path,
+    preprocessing: Preprocessing,
+    cache_dir: Path,
+    num_workers: int | None = None,
+    max_skipped_images: int = 0,
+    progress: bool = True,
+) -> ImageStore:
+    """The images of a table from the cache, decoding those that are not in it.
+
+    Args:
+        table: a study table; `image` is relative to `root`.
+        root: the folder of the images.
+        preprocessing: what is done to each image.
+        cache_dir: where caches lie; a killed run's work is taken up again.
+        num_workers: processes; 0 means this one, None all cores where there is enough to do.
+        max_skipped_images: how many images may be unreadable.
+        progress: show a progress bar.
+
+    Guarantee:
+        Row i of the array depends on the file of row `kept_rows[i]` and on the preprocessing only.
+
+    Raises:
+        UserError: too many unreadable images, or a cache folder that cannot be written.
+    """
+    images = table["image"].tolist()
+    stamps = file_stamps(Path(root), images)
+    absent = np.flatnonzero(stamps[:, 0] == ABSENT)
+    _check_skipped(
+        [{"image": images[row], "reason": "No such file or directory"} for row in absent],
+        max_skipped_images,
+    )
+    source = FileRows(root=Path(root), images=images, preprocessing=preprocessing)
+    about = {"decoding": DECODING_VERSION, "preprocessing": preprocessing.describe()}
+    rows = [f"{image}\0{size}" for image, size in zip(images, stamps[:, 0], strict=True)]
+    folder = Path(cache_dir) / _key(json.dumps(about, sort_keys=True)) / _key(*rows)
+    index = open_cache(folder, source, stamps) or build_cache(
+        folder, source, stamps, about=about, num_workers=num_workers, progress=progress
+    )
+    store = _store(folder, index, images, max_skipped_images)
+    if store.suspected_inverted.any():
+        LOGGER.warning(
+            "%d images look inverted (bright corners, dark centre). If their photometric tag is "
+            "wrong, set preprocessing.photometric; otherwise nothing needs to be done.",
+            int(store.suspected_inverted.sum()),
+        )
+    return store
+
+
+def prepare_generated(
+    table: pd.DataFrame,
+    *,
+    render: Callable[[np.ndarray], np.ndarray],
+    image_size: int,
+    content_key: str,
+    cache_dir: Path | None,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> ImageStore:
+    """Generated images of a table, from the cache or in memory.
+
+    Args:
+        table: a study table whose `image` is a key.
+        render: int64 (n,) row numbers of the table -> uint8 (n, image_size, image_size). It is
+            sent to other processes where `num_workers` is not 0, so it must be picklable.
+        image_size: side in pixels.
+        content_key: text that changes whenever an image would (generator's version and settings).
+        cache_dir: where caches lie, or None to render into memory.
+        num_workers: processes; 0 means this one, None all cores where there is enough to do.
+        progress: show a progress bar.
+    """
+    images = table["image"].tolist()
+    if cache_dir is None:
+        return _in_memory(render(np.arange(len(images))), image_size)
+    source = GeneratedRows(render=render, images=images, image_size=image_size)
+    stamps = np.zeros((len(images), 2), dtype=np.int64)
+    about = {"generated": content_key, "image_size": image_size}
+    folder = Path(cache_dir) / _key(json.dumps(about, sort_keys=True)) / _key(*images)
+    index = open_cache(folder, source, stamps) or build_cache(
+        folder,
+        source,
+        stamps,
+        about=about,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    return _store(folder, index, images, max_skipped_images=0)
+
+
+def _store(
+    folder: Path, index: CacheIndex, images: list[str], max_skipped_images: int
+) -> ImageStore:
+    skipped = [
+        {"image": images[row], "reason": str(reason)}
+        for row, reason in enumerate(index.rows["reason"].tolist())
+        if isinstance(reason, str)
+    ]
+    _check_skipped(skipped, max_skipped_images)
+    kept = index.rows["reason"].isna().to_numpy()
+    return ImageStore(
+        array=index.array,
+        kept_rows=np.flatnonzero(kept),
+        skipped=skipped,
+        pixel_hashes=index.rows["pixel_hash"][kept].tolist(),
+        suspected_inverted=index.rows["inverted"][kept].to_numpy(dtype=bool),
+        folder=folder,
+    )
+
+
+def _in_memory(array: np.ndarray, image_size: int) -> ImageStore:
+    assert array.dtype == np.uint8
+    assert array.shape[1:] == (image_size, image_size)
+    return ImageStore(
+        array=array,
+        kept_rows=np.arange(len(array)),
+        skipped=[],
+        pixel_hashes=[pixel_hash(image) for image in array],
+        suspected_inverted=np.zeros(len(array), dtype=bool),
+        folder=None,
+    )
+
+
+def _check_skipped(skipped: list[dict[str, str]], max_skipped_images: int) -> None:
+    if len(skipped) <= max_skipped_images:
+        return
+    lines = [f"  {entry['image']}: {entry['reason']}" for entry in skipped[:MAX_NAMED]]
+    more = [f"  and {len(skipped) - MAX_NAMED} more"] if len(skipped) > MAX_NAMED else []
+    raise UserError(
+        "\n".join(
+            [
+                f"{len(skipped)} image{'s' if len(skipped) > 1 else ''} cannot be read, and "
+                f"data.max_skipped_images={max_skipped_images}:",
+                *lines,
+                *more,
+                "Mend or remove them, or allow this number to be left out with "
+                f"data.max_skipped_images={len(skipped)}.",
+            ]
+        )
+    )
+
+
+def _key(*lines: str) -> str:
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=10).hexdigest()
