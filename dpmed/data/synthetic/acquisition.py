@@ -56,14 +56,14 @@ class Acquisition:
 
 ACQUISITIONS = {
     "university": Acquisition(
-        zoom=(0.90, 1.12),
+        zoom=(1.02, 1.28),
         shift=0.06,
         tilt=3.0,
-        exposure=(0.55, 0.70),
-        latitude=(0.16, 0.21),
+        exposure=(0.52, 0.68),
+        latitude=(0.17, 0.22),
         gamma=(1.05, 1.30),
         scatter=(0.0, 0.08),
-        sharpening=(0.6, 1.1),
+        sharpening=(0.4, 0.9),
         noise=(0.006, 0.014),
         collimation=(0.02, 0.12),
         collimated=0.8,
@@ -72,7 +72,7 @@ ACQUISITIONS = {
         marker_corner=(-1, -1),
     ),
     "community": Acquisition(
-        zoom=(0.80, 1.05),
+        zoom=(0.88, 1.15),
         shift=0.08,
         tilt=4.0,
         exposure=(0.42, 0.62),
@@ -80,7 +80,7 @@ ACQUISITIONS = {
         gamma=(0.70, 0.95),
         scatter=(0.08, 0.2),
         sharpening=(0.0, 0.2),
-        noise=(0.012, 0.025),
+        noise=(0.010, 0.018),
         collimation=(0.0, 0.08),
         collimated=0.3,
         border=0.12,
@@ -88,7 +88,7 @@ ACQUISITIONS = {
         marker_corner=(1, -1),
     ),
     "emergency": Acquisition(
-        zoom=(0.85, 1.20),
+        zoom=(0.95, 1.32),
         shift=0.10,
         tilt=6.0,
         exposure=(0.45, 0.75),
@@ -96,7 +96,7 @@ ACQUISITIONS = {
         gamma=(0.80, 1.20),
         scatter=(0.15, 0.35),
         sharpening=(0.0, 0.4),
-        noise=(0.03, 0.055),
+        noise=(0.018, 0.034),
         collimation=(0.03, 0.20),
         collimated=0.6,
         border=0.02,
@@ -104,7 +104,7 @@ ACQUISITIONS = {
         marker_corner=(1, 1),
     ),
     "archive": Acquisition(
-        zoom=(0.85, 1.12),
+        zoom=(0.95, 1.22),
         shift=0.07,
         tilt=4.0,
         exposure=(0.50, 0.65),
@@ -112,7 +112,7 @@ ACQUISITIONS = {
         gamma=(0.90, 1.10),
         scatter=(0.04, 0.14),
         sharpening=(0.1, 0.5),
-        noise=(0.015, 0.03),
+        noise=(0.010, 0.022),
         collimation=(0.0, 0.12),
         collimated=0.5,
         border=0.04,
@@ -235,7 +235,7 @@ def develop(
     grey = np.clip((grey - floor) / (1.0 - floor), 0.0, 1.0) ** shot.gamma
     shape = grey.shape[1:]
     grain = np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])
-    grey += shot.noise * (0.5 + grey) * grain
+    grey += shot.noise * (0.35 + 4.5 * grey * (1.0 - grey)) * grain
     _shutter(grey, shot)
     _mark(grey, shot)
     return (np.clip(grey, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

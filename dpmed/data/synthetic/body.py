@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from dpmed.data.synthetic.cohort import FINDINGS
 from dpmed.data.synthetic.draws import Draws, generator_for
@@ -51,10 +52,18 @@ class Body:
         clavicle: y of the medial ends of the clavicles.
         breast: radius of the breast shadows (0 for men).
         breast_drop: y of the centre of the breasts.
+        arms: how far the arms are held away from the trunk.
+        scapula: distance of the shoulder blades' inner border from the middle.
+        clavicle_tilt: slope of the shoulder girdle.
+        gas_x: x of the air bubble in the stomach.
+        gas_size: its radius.
+        gas_depth: attenuation that it takes away (0 for none).
+        collapse_side: side of an atelectasis, -1 right or 1 left.
+        lobar: 1 where an atelectasis is a collapsed lobe, 0 where it is plate-like.
         vessels: strength of the vascular markings.
         severity: severity of each of `FINDINGS`, shape (B, 4); present from `VISIBLE` on.
         detail: uniforms that place the findings, shape (B, 48).
-        texture: standard normals of the vessel and opacity textures, shape (B, 2, 12, 24).
+        texture: standard normals of the vessel and opacity textures, shape (B, 16, 64).
     """
 
     woman: np.ndarray
@@ -79,6 +88,14 @@ class Body:
     clavicle: np.ndarray
     breast: np.ndarray
     breast_drop: np.ndarray
+    arms: np.ndarray
+    scapula: np.ndarray
+    clavicle_tilt: np.ndarray
+    gas_x: np.ndarray
+    gas_size: np.ndarray
+    gas_depth: np.ndarray
+    collapse_side: np.ndarray
+    lobar: np.ndarray
     vessels: np.ndarray
     severity: np.ndarray
     detail: np.ndarray
@@ -118,8 +135,9 @@ def draw_bodies(table: pd.DataFrame, *, seed: int) -> Body:
     geometry["heart_width"] = (
         ratio * geometry["thorax_width"] * np.where(ap > 0, AP_MAGNIFICATION, 1.0)
     )
+    geometry |= _volume_loss(geometry, severity[:, 0], patient)
     detail = np.stack([image.uniform() for _ in range(48)], axis=1)
-    lattices = np.stack([generator.standard_normal((2, 12, 24)) for generator in patients])
+    lattices = np.stack([generator.standard_normal((16, 64)) for generator in patients])
     columns = {name: _over_pixels(values) for name, values in geometry.items()}
     return Body(
         **columns,
@@ -155,7 +173,7 @@ def _chest(
         "heart_left": patient.normal(0.32, 0.05),
         "mediastinum": patient.normal(0.088, 0.012) + 0.012 * ap + 0.008 * older,
         "midline": image.normal(0.0, 0.015 + 0.02 * ap),
-        "knob": np.clip(patient.normal(0.085, 0.015) + 0.018 * older, 0.04, 0.15),
+        "knob": np.clip(patient.normal(0.075, 0.014) + 0.018 * older, 0.04, 0.13),
     }
 
 
@@ -165,13 +183,19 @@ def _bones_and_soft_tissue(
     older = (age - 55) / 20
     breast = np.clip(patient.normal(0.27, 0.06), 0.12, 0.42)
     return {
-        "rib_spacing": patient.normal(0.128, 0.008),
+        "rib_spacing": patient.normal(0.138, 0.010),
         "rib_phase": patient.uniform(),
-        "rib_slope": patient.normal(0.16, 0.05),
+        "rib_slope": patient.normal(0.19, 0.04),
         "bone": np.clip(patient.normal(1.0, 0.2) - 0.18 * older, 0.4, 1.6),
         "clavicle": patient.normal(-0.56, 0.03) - 0.07 * ap + image.normal(0.0, 0.02),
         "breast": breast * woman,
         "breast_drop": patient.normal(0.22, 0.05) + 0.05 * older,
+        "arms": patient.uniform(0.15, 0.55),
+        "scapula": patient.normal(0.66, 0.03) - 0.10 * ap + image.normal(0.0, 0.02),
+        "clavicle_tilt": image.normal(0.0, 0.03),
+        "gas_x": image.uniform(0.25, 0.45),
+        "gas_size": image.uniform(0.05, 0.12),
+        "gas_depth": np.clip(image.uniform(-0.25, 0.30), 0.0, 1.0),
         "vessels": np.clip(patient.normal(1.0, 0.25) + 0.15 * older + 0.2 * ap, 0.3, 2.0),
     }
 
@@ -188,14 +212,28 @@ def _findings(
     present = VISIBLE + (1 - VISIBLE) * quantiles**1.1
     faint = 0.9 * VISIBLE * np.clip((quantiles - 0.65) / 0.35, 0.0, 1.0)
     severity = np.where(labels, present, faint)
-    enlarged = HEART_LIMIT + 0.008 + 0.13 * quantiles[:, 1] ** 1.2
-    slim = HEART_LIMIT - 0.008 - 0.13 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)
+    enlarged = HEART_LIMIT + 0.006 + 0.12 * quantiles[:, 1] ** 1.2
+    slim = HEART_LIMIT - 0.006 - 0.12 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)
     ratio = np.where(labels[:, 1], enlarged, slim)
     return ratio, severity
 
 
+def _volume_loss(
+    geometry: dict[str, np.ndarray], severity: np.ndarray, patient: Draws
+) -> dict[str, np.ndarray]:
+    """A collapsed lobe raises its half of the diaphragm and pulls the mediastinum over."""
+    left, lobar = patient.flag(0.5), patient.flag(0.35)
+    raised = severity * np.where(lobar, 0.16, 0.04)
+    side = np.stack([~left, left], axis=1)
+    sign = np.where(left, 1.0, -1.0)
+    return {
+        "dome": geometry["dome"] - side * raised[:, None],
+        "midline": geometry["midline"] + sign * 0.06 * severity * lobar,
+        "collapse_side": sign,
+        "lobar": lobar.astype(float),
+    }
+
+
 def _steady_quantile(patient: Draws, image: Draws) -> np.ndarray:
     """A uniform number per picture whose rank correlation within a patient is about 0.7."""
-    from scipy.special import ndtr
-
     return ndtr(np.sqrt(0.7) * patient.normal() + np.sqrt(0.3) * image.normal())

@@ -14,37 +14,36 @@ import numpy as np
 from dpmed.data.synthetic.anatomy import Chest, by_side, soft_step
 from dpmed.data.synthetic.body import Body
 from dpmed.data.synthetic.cohort import FINDINGS
+from dpmed.data.synthetic.texture import patchy_pattern
 
 
-def apply_findings(body: Body, chest: Chest, texture: np.ndarray) -> np.ndarray:
-    """The lung that is left, shape (B, H, W).
+def apply_findings(body: Body, chest: Chest) -> tuple[np.ndarray, np.ndarray]:
+    """The lung that is left and the attenuation that fluid adds, each of shape (B, H, W).
 
     Args:
         body: B bodies with their severities.
         chest: the healthy chests.
-        texture: patchy pattern around 0, shape (B, H, W).
     """
-    lung = chest.lung.copy()
+    lung, fluid = chest.lung.copy(), np.zeros_like(chest.lung)
     for name, draw in _OPACITIES.items():
         severity = body.severity[:, FINDINGS.index(name)]
         rows = np.flatnonzero(severity > 0)
         if rows.size:
-            opacity = draw(_Scene(body, chest, texture, rows, severity[rows]))
+            opacity = draw(_Scene(body, chest, rows, severity[rows]))
             lung[rows] *= 1.0 - opacity
-    return lung
+            if name == "pleural_effusion":
+                fluid[rows] = 0.12 * opacity * soft_step(chest.wall[rows] + 0.02, 0.03)
+    return lung, fluid
 
 
 class _Scene:
     """The rows of a block that show one finding; arrays as in `Body` and `Chest`."""
 
-    def __init__(
-        self, body: Body, chest: Chest, texture: np.ndarray, rows: np.ndarray, severity: np.ndarray
-    ) -> None:
+    def __init__(self, body: Body, chest: Chest, rows: np.ndarray, severity: np.ndarray) -> None:
         self.body = body.select(rows)
         self.x, self.y, self.lateral = chest.x[rows], chest.y[rows], chest.lateral[rows]
         self.left = chest.left[rows]
         self.diaphragm = chest.diaphragm[rows]
-        self.texture = texture[rows]
         self.pixel = chest.pixel[rows]
         self.severity = severity[:, None, None]
 
@@ -72,14 +71,13 @@ def _effusion(scene: _Scene) -> np.ndarray:
 
 
 def _atelectasis(scene: _Scene) -> np.ndarray:
-    lobar = scene.uniform(10) < 0.35
-    return np.where(lobar, _collapsed_lobe(scene), _plates(scene))
+    return np.where(scene.body.lobar > 0, _collapsed_lobe(scene), _plates(scene))
 
 
 def _plates(scene: _Scene) -> np.ndarray:
     """One to three thin, nearly horizontal bands in the lower half of a lung."""
     opacity = np.zeros_like(scene.x)
-    sign = np.where(scene.side(11), 1.0, -1.0)
+    sign = scene.body.collapse_side
     for plate in range(3):
         first = 12 + 5 * plate
         shown = 1.0 if plate == 0 else scene.uniform(first) < 0.5
@@ -92,12 +90,12 @@ def _plates(scene: _Scene) -> np.ndarray:
         width = np.maximum(0.016 + 0.012 * scene.severity, 0.6 * scene.pixel)
         band = np.exp(-np.square(across / width)) * soft_step(length - np.abs(along), 0.1)
         opacity = np.maximum(opacity, shown * band)
-    return opacity * np.minimum(0.25 + 0.75 * scene.severity, 0.95)
+    return opacity * np.minimum(0.20 + 0.70 * scene.severity, 0.85)
 
 
 def _collapsed_lobe(scene: _Scene) -> np.ndarray:
     """A wedge of airless lung beside the heart, above a raised diaphragm (raised in `body`)."""
-    affected = scene.left == scene.side(11)
+    affected = scene.left == (scene.body.collapse_side > 0)
     height = 0.25 + 0.35 * scene.severity
     reach = 0.16 + 0.34 * scene.severity
     depth = (scene.y - scene.diaphragm + height) / height
@@ -117,8 +115,9 @@ def _pneumonia(scene: _Scene) -> np.ndarray:
         dy = scene.y - centre_y - scene.uniform(first + 1, -0.20, 0.20)
         radius = scene.uniform(first + 2, 0.05, 0.12) * (0.75 + 0.5 * scene.severity)
         density += np.exp(-(dx * dx + dy * dy) / (radius * radius))
-    uneven = np.clip(1.0 + 0.7 * scene.texture, 0.1, 2.2)
-    return 0.9 * (1.0 - np.exp(-(0.35 + 1.9 * scene.severity) * density * uneven))
+    texture = patchy_pattern(scene.body, scene.x, scene.y)
+    uneven = np.clip(1.0 + 0.7 * texture, 0.1, 2.2)
+    return 0.85 * (1.0 - np.exp(-(0.25 + 1.35 * scene.severity) * density * uneven))
 
 
 _OPACITIES: dict[str, Callable[[_Scene], np.ndarray]] = {

@@ -17,14 +17,15 @@ import pandas as pd
 from dpmed.data.synthetic.acquisition import ACQUISITIONS, body_frame, develop, draw_shots
 from dpmed.data.synthetic.anatomy import draw_chest
 from dpmed.data.synthetic.body import draw_bodies
+from dpmed.data.synthetic.bones import draw_bones
 from dpmed.data.synthetic.cohort import FINDINGS
 from dpmed.data.synthetic.draws import Draws, generator_for
 from dpmed.data.synthetic.findings import apply_findings
-from dpmed.data.synthetic.texture import patchy_pattern, vessel_pattern
+from dpmed.data.synthetic.texture import vessel_pattern
 from dpmed.errors import UserError, did_you_mean
 
 _PIXELS_PER_BLOCK = 16 * 64 * 64  # keeps a block's arrays in the processor's cache
-_LUNG_ATTENUATION = 0.66
+_LUNG_ATTENUATION = 0.60
 
 
 def render_radiographs(
@@ -126,7 +127,7 @@ def _render_block(table: pd.DataFrame, seed: int, image_size: int) -> np.ndarray
     acquisitions = [ACQUISITIONS[site] for site in table["site"]]
     shot = draw_shots(acquisitions, body.ap[:, 0, 0], Draws(generators, 48))
     chest = draw_chest(body, *body_frame(shot, image_size))
-    lung = apply_findings(body, chest, patchy_pattern(body, chest))
-    vessels = vessel_pattern(body, chest)
-    attenuation = chest.solid + chest.bone - _LUNG_ATTENUATION * lung * (1.0 - vessels)
+    lung, fluid = apply_findings(body, chest)
+    lung *= 1.0 - vessel_pattern(body, chest)
+    attenuation = chest.solid + fluid + draw_bones(body, chest) - _LUNG_ATTENUATION * lung
     return develop(attenuation, shot, generators)

@@ -1,7 +1,7 @@
-"""Irregular patterns of the lung: vessels that leave the hila, and a patchy field for opacities.
+"""Irregular patterns: vessels that leave the hila, a patchy field for opacities, film grain.
 
-The patterns are interpolated from a patient's own lattice of random numbers at places given in the
-body frame, so they look the same at every picture size.
+The patterns of the body are interpolated from a patient's own lattice of random numbers at places
+given in the body frame, so they look the same at every picture size.
 """
 
 from __future__ import annotations
@@ -13,42 +13,46 @@ from dpmed.data.synthetic.body import Body
 
 
 def vessel_pattern(body: Body, chest: Chest) -> np.ndarray:
-    """Brightness of hila and vessels, shape (B, H, W): filaments that radiate from each hilum."""
-    dx = chest.lateral - 0.13
-    dy = chest.y + 0.09
-    radius = np.hypot(dx, dy)
-    angle = np.arctan2(dy, dx) * (3.2 / np.pi)
-    angle = np.where(chest.left, angle + 4.0, angle + 12.0)
-    ring = 4.0 * np.log(radius + 0.06) + 11.5
-    wave = interpolate(body.texture[:, 0], ring, 1.5 * angle)
-    filament = np.exp(-np.square(wave / 0.22))
-    fade = np.exp(-radius / 0.28)
-    hilum = np.exp(-np.square(radius / 0.085))
-    return body.vessels * (0.22 * filament * fade + 0.35 * hilum)
+    """Share of lung that hila and vessels replace, shape (B, H, W).
+
+    A bent fan of lines leaves each hilum; a random field bends them and decides how many are seen.
+    """
+    dx = chest.lateral - 0.10
+    dy = chest.y + np.where(chest.left, 0.13, 0.09)
+    radius = np.sqrt(dx * dx + dy * dy)
+    angle = np.arctan2(dy, dx)
+    place = 5.0 * angle + np.where(chest.left, 16.0, 48.0)
+    bend = interpolate(body.texture, 6.0 * np.sqrt(radius) + 0.5, place)
+    distance = np.sin(9.0 * angle + 1.3 * bend) * radius * (1 / 0.075)
+    filament = np.exp(-distance * distance) * np.clip(1.05 - 1.5 * radius, 0.0, 1.0)
+    filament = filament * np.clip(0.6 + 0.5 * bend, 0.0, 1.2)
+    hilum = np.exp(-(dx * dx * 120.0 + dy * dy * 45.0))
+    return body.vessels * (0.22 * filament + 0.34 * hilum)
 
 
-def patchy_pattern(body: Body, chest: Chest) -> np.ndarray:
+def patchy_pattern(body: Body, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A smooth random field around 0 with patches of about a tenth of the chest."""
-    return interpolate(body.texture[:, 1], 9.0 * chest.y + 9.0, 9.0 * chest.x + 12.0)
+    return interpolate(body.texture, 8.0 * y + 20.0, 8.0 * x + 60.0)
 
 
 def interpolate(lattice: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Bilinear values of a periodic lattice.
+    """Bilinear values of a periodic lattice at positive positions.
 
     Args:
-        lattice: shape (B, R, C).
-        row: real-valued row positions, shape (B, H, W).
-        column: real-valued column positions, shape (B, H, W).
+        lattice: shape (B, R, C); R and C are powers of two.
+        row: real-valued row positions, positive, shape (B, H, W).
+        column: real-valued column positions, positive, shape (B, H, W).
     """
     num_rows, num_columns = lattice.shape[1:]
-    top, start = np.floor(row), np.floor(column)
-    down, right = row - top, column - start
     flat = lattice.reshape(-1)
-    offset = (np.arange(len(lattice)) * (num_rows * num_columns))[:, None, None]
-    row_0 = top.astype(np.int32) % num_rows * num_columns + offset
-    row_1 = (top.astype(np.int32) + 1) % num_rows * num_columns + offset
-    column_0 = start.astype(np.int32) % num_columns
-    column_1 = (start.astype(np.int32) + 1) % num_columns
-    upper = flat[row_0 + column_0] * (1 - right) + flat[row_0 + column_1] * right
-    lower = flat[row_1 + column_0] * (1 - right) + flat[row_1 + column_1] * right
-    return upper * (1 - down) + lower * down
+    offset = (np.arange(len(lattice), dtype=np.int32) * (num_rows * num_columns))[:, None, None]
+    top, start = row.astype(np.int32), column.astype(np.int32)
+    down, right = row - top, column - start
+    row_0 = (top & (num_rows - 1)) * num_columns + offset
+    row_1 = ((top + 1) & (num_rows - 1)) * num_columns + offset
+    column_0, column_1 = start & (num_columns - 1), (start + 1) & (num_columns - 1)
+    corner = flat[row_0 + column_0]
+    upper = corner + (flat[row_0 + column_1] - corner) * right
+    corner = flat[row_1 + column_0]
+    lower = corner + (flat[row_1 + column_1] - corner) * right
+    return upper + (lower - upper) * down
