@@ -1,6 +1,6 @@
 """The model card `report/report.md`: metadata for a hub, and the page's main facts as Markdown.
 
-Works from files. Evaluation figures in it are not covered by epsilon; it says so where it gives them.
+Works from files. Evaluation figures in it are not covered by epsilon, and it says so beside them.
 """
 
 from __future__ import annotations

@@ -84,7 +84,10 @@ def _figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
     names = list(dict.fromkeys(private["series"]))
     figures = [
         epsilon_auroc_figure(
-            [_series(sweep, means, series=name, column="auroc.macro", label=name) for name in names],
+            [
+                _series(sweep, means, series=name, column="auroc.macro", label=name)
+                for name in names
+            ],
             name="epsilon_auroc",
             title="AUROC, mean over labels",
         )
@@ -187,7 +190,10 @@ def _markdown(sweep: Sweep, means: pd.DataFrame) -> str:
         cells = [*row["cells"], row["macro"], row["over"]]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     if (means["interval_over"] == OVER_SEEDS).any() if len(means) else False:
-        lines += ["", "Intervals over seeds say how much training varies on the same test patients."]
+        lines += [
+            "",
+            "Intervals over seeds say how much training varies on the same test patients.",
+        ]
     lines += [f"- {name}: not collected, {reason}" for name, reason in sweep.unfinished]
     return "\n".join(lines) + "\n"
 

@@ -1,6 +1,7 @@
-"""A table whose rows carry counts, an AUROC with its bar, and further rates: the report's main form.
+"""A table whose rows carry counts, an AUROC with its bar, and further rates: the main form here.
 
-The template draws the bar with the percentages of `IntervalScale`; nothing here writes HTML.
+Rows stand in titled blocks on one common scale. The template draws the bar with the percentages of
+`IntervalScale`; nothing here writes HTML.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpmed.report.numbers import Estimate
-from dpmed.report.plot_intervals import IntervalRow, IntervalScale, auroc_scale
+from dpmed.report.plot_intervals import IntervalRow, IntervalScale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,19 +18,30 @@ class ForestRow:
     """One label or one group.
 
     Attributes:
-        main: the estimate that gets the bar.
+        main: the estimate that gets the bar; None where there is none of this kind.
         others: one estimate for each further column of the table, in its order.
+        kind: "" for a plain row, "summary" for a mean over the others, "gap" for a difference.
+        note: said under the name, such as which groups a gap compares.
     """
 
     name: str
     main: Estimate
-    others: Sequence[Estimate] = ()
-    is_summary: bool = False
+    others: Sequence[Estimate | None] = ()
+    kind: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestBlock:
+    """Rows under one title; an empty title is not shown."""
+
+    title: str
+    rows: Sequence[ForestRow]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ForestTable:
-    """Rows on one scale.
+    """Blocks on one scale.
 
     Attributes:
         first: heading of the first column.
@@ -39,38 +51,16 @@ class ForestTable:
 
     caption: str
     first: str
-    rows: Sequence[ForestRow]
+    blocks: Sequence[ForestBlock]
     scale: IntervalScale
     columns: Sequence[str] = ()
     reference: float | None = None
 
-    @property
-    def has_counts(self) -> bool:
-        """Whether any row says how many cases it rests on."""
-        return any(row.main.num_positive is not None for row in self.rows)
-
     def interval_rows(self) -> list[IntervalRow]:
-        """The same rows for a picture."""
+        """The same rows for a picture, without differences, which have another scale."""
         return [
-            IntervalRow(name=row.name, estimate=row.main, heading=self.first) for row in self.rows
+            IntervalRow(name=row.name, estimate=row.main, heading=block.title)
+            for block in self.blocks
+            for row in block.rows
+            if row.kind != "gap"
         ]
-
-
-def forest_table(
-    rows: Sequence[ForestRow],
-    *,
-    caption: str,
-    first: str,
-    columns: Sequence[str] = (),
-    reference: float | None = None,
-    scale: IntervalScale | None = None,
-) -> ForestTable:
-    """Rows with a scale that holds all their intervals, unless a common scale is given."""
-    return ForestTable(
-        caption=caption,
-        first=first,
-        rows=rows,
-        columns=columns,
-        reference=reference,
-        scale=scale or auroc_scale([row.main for row in rows]),
-    )

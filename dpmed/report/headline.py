@@ -1,7 +1,7 @@
 """The three sentences at the top of the page: how good, for whom, what is guaranteed.
 
-Each is made from the numbers of `metrics.json` and `plan.json` alone, and says in its place when one
-is missing. Must not soften: the sentences are the same whatever the result.
+Each is made from the numbers of `metrics.json` and `plan.json` alone, and says in its place when
+one is missing. Must not soften: the sentences are the same whatever the result.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from math import ceil, exp
 from typing import Any
 
-from dpmed.report.numbers import Estimate, compact, decimal, estimate, group_name, label_name
+from dpmed.report.numbers import (
+    Estimate,
+    compact,
+    decimal,
+    estimate,
+    group_name,
+    label_name,
+    scientific,
+)
 from dpmed.report.run_files import RunFiles, is_number
 
 SUMMARIES = ("macro", "micro")
@@ -32,7 +40,7 @@ def headline(run: RunFiles) -> list[Sentence]:
 
 
 def reported_split(run: RunFiles) -> tuple[str, Mapping[str, Any]]:
-    """The split that the page speaks about: test, or what there is; ("test", {}) without metrics."""
+    """The split that the page speaks about, test if it is there; empty without metrics."""
     splits = run.metrics.get("splits")
     if not isinstance(splits, Mapping):
         return "test", {}
@@ -77,8 +85,8 @@ def _how_good(run: RunFiles) -> Sentence:
         return Sentence(question=question, answer=f"Not known: {reason}", detail="")
     labels = {name: estimate(entry) for name, entry in auroc.items() if name not in SUMMARIES}
     answer = (
-        f"Shown one image with a finding and one without, the model ranks them correctly "
-        f"{100 * macro.value:.0f} times in 100 (AUROC {macro.text}, mean of {len(labels)} findings)."
+        f"Shown one image with a finding and one without, the model ranks them correctly about "
+        f"{100 * macro.value:.0f} times in 100: AUROC {macro.text}, mean of {len(labels)} labels."
     )
     return Sentence(question=question, answer=answer, detail=_range_of_labels(run, split, labels))
 
@@ -121,7 +129,7 @@ def _for_whom(run: RunFiles) -> Sentence:
         return Sentence(question=question, answer=f"Not known: {reason}", detail="")
     known = [(where, item) for where, item in groups if item.value is not None]
     hidden = [(where, item) for where, item in groups if item.value is None]
-    not_estimable = "; ".join(f"{group_name(*where).lower()}" for where, _ in hidden)
+    not_estimable = "; ".join(_described(where) for where, _ in hidden)
     detail = f"{len(groups)} groups looked at"
     detail += f"; too few cases to judge: {not_estimable}." if hidden else ", all estimable."
     if not known:
@@ -144,8 +152,8 @@ def macro_by_group(results: Mapping[str, Any]) -> list[tuple[tuple[str, str], Es
 
 
 def is_intersection(attribute: str) -> bool:
-    """Whether groups of this attribute combine two others, as in `sex×age`."""
-    return any(mark in attribute for mark in ("×", " x ", "_x_", "*", "&", "+"))
+    """Whether groups of this attribute combine two others, as in `sex & age`."""
+    return " & " in attribute
 
 
 def _contrast(known: list[tuple[tuple[str, str], Estimate]]) -> str:
@@ -159,19 +167,21 @@ def _contrast(known: list[tuple[tuple[str, str], Estimate]]) -> str:
     ranked = sorted(known, key=lambda pair: pair[1].value or 0.0)
     (worst, low), (best, high) = ranked[0], ranked[-1]
     if worst == best:
-        return f"{first}Only {group_name(*worst).lower()} could be judged: {low.text}."
+        return f"{first}Only {_described(worst)} could be judged: {low.text}."
     return (
-        f"{first}Of all groups it serves {_described(worst)} least well, {low.text}, "
-        f"and {_described(best)} best, {high.text}."
+        f"{first}Of all groups it is weakest for {_described(worst)}, {low.text}, "
+        f"and best for {_described(best)}, {high.text}."
     )
 
 
 def _described(where: tuple[str, str]) -> str:
     attribute, group = where
     name = group_name(attribute, group)
-    if attribute in ("view", "site"):
-        return f"{attribute} {name}"
-    return name.lower() if attribute == "sex" else name
+    if attribute == "sex" and name in ("Women", "Men"):
+        return name.lower()
+    if attribute == "age":
+        return f"ages {name.removesuffix(' years')}"
+    return f"{attribute} {name}"
 
 
 def _what_is_guaranteed(run: RunFiles) -> Sentence:
@@ -193,7 +203,7 @@ def _what_is_guaranteed(run: RunFiles) -> Sentence:
             question=question,
             answer="Nothing. The noise came from a key that was handed in for a test, so anyone "
             "with that key can remove it.",
-            detail="Every epsilon on this page says what the same run would give with a secret key.",
+            detail="Every epsilon on this page is what the same run would give with a secret key.",
         )
     return _guarantee(plan, question)
 
@@ -205,18 +215,19 @@ def _guarantee(plan: Mapping[str, Any], question: str) -> Sentence:
     whose = "patient (all images together)" if unit == "patient" else unit
     answer = (
         f"The released weights are differentially private for each training {whose}: "
-        f"epsilon {decimal(epsilon, 2)} at delta {compact(delta)}."
+        f"epsilon {decimal(epsilon, 2)} at delta {scientific(delta)}."
     )
     detail = (
         f"Someone who knows everything else and must guess whether one {unit} took part is right "
-        f"at most {_percent(share)} of the time; a coin flip is right 50 %. This bound holds against "
-        f"any attack. N = {compact(plan.get('num_units'))} {unit}s, a declared public number."
-    )
+        f"at most {percent_at_most(share)} of the time, whatever the attack; a coin flip is right "
+        f"50 %. The training set has N = {compact(plan.get('num_units'))} {unit}s, a number "
+        f"declared public."
+    ).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     return Sentence(question=question, answer=answer, detail=detail)
 
 
-def _percent(share: float) -> str:
-    # Rounded up, and never to 100 %: the bound must stay a bound.
+def percent_at_most(share: float) -> str:
+    """A share below one in percent, rounded up and never to 100 %, so that a bound stays one."""
     for digits in (1, 2, 3, 4):
         shown = ceil(share * 10 ** (digits + 2)) / 10**digits
         if shown < 100:

@@ -1,4 +1,4 @@
-"""Estimates and their wording: every number of the report is formatted here, the same way everywhere.
+"""Estimates and their wording: every number of the report is formatted here, in one way.
 
 Stands between the JSON files and the templates. Must not compute a metric.
 """
@@ -8,13 +8,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from dpmed.report.run_files import is_number
 
 NOT_ESTIMABLE = "not estimable"
 _LABEL_NAMES = {"macro": "Mean over labels", "micro": "All labels pooled"}
 _GROUP_NAMES = {("sex", "F"): "Women", ("sex", "M"): "Men"}
+_METRIC_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "f1": "F1",
+    "spd": "Accuracy minus that of the other groups",
+    "selection_rate": "Share flagged",
+    "underdiagnosis": "Underdiagnosis",
+    "overdiagnosis": "Overdiagnosis",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "log_loss": "Log-loss",
+}
+_INTERVAL_IN_TEXT = re.compile(r"\([−\d.]+–[−\d.]+\)")
+_PAIR = " & "  # joins the two attributes, and the two groups, of an intersection
 _INTERVAL = re.compile(r"^[\[(]?\s*(\d+(?:\.\d+)?)\s*[,–-]\s*(\d+(?:\.\d+)?|inf)\s*[\])]?$")
 
 
@@ -35,6 +54,11 @@ class Estimate:
         if self.low is None or self.high is None:
             return ""
         return f"({decimal(self.low)}–{decimal(self.high)})"
+
+    @property
+    def value_text(self) -> str:
+        """The value alone."""
+        return NOT_ESTIMABLE if self.value is None else decimal(self.value)
 
     @property
     def text(self) -> str:
@@ -109,13 +133,33 @@ def compact(value: object) -> str:
     return str(value)
 
 
+def scientific(value: float) -> str:
+    """A small number as in print: 6 × 10⁻⁶."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return (
+        f"10{digits}"
+        if mantissa == "1"
+        else f"{mantissa}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{digits}"
+    )
+
+
 def label_name(label: str) -> str:
     """A label in words: `pleural_effusion` becomes `Pleural effusion`."""
     return _LABEL_NAMES.get(label, label.replace("_", " ").strip().capitalize())
 
 
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    return _METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
+
+
 def group_name(attribute: str, group: str) -> str:
-    """A subgroup in words: sex F becomes Women, age [40,60) becomes 40–59 years."""
+    """A subgroup in words: sex F becomes Women, age [40, 60) becomes 40–59 years."""
+    attributes, groups = attribute.split(_PAIR), group.split(_PAIR)
+    if len(attributes) > 1 and len(attributes) == len(groups):
+        return ", ".join(group_name(*pair) for pair in zip(attributes, groups, strict=True))
     if (attribute, group) in _GROUP_NAMES:
         return _GROUP_NAMES[attribute, group]
     bounds = age_bounds(group) if attribute.startswith("age") else None
@@ -131,14 +175,28 @@ def age_bounds(group: str) -> tuple[float, float] | None:
     return (float(match[1]), float(match[2])) if match else None
 
 
+def quiet_intervals(text: str) -> Markup:
+    """Escaped text whose intervals stay on one line and step back behind the values."""
+    return Markup(_INTERVAL_IN_TEXT.sub(r'<span class="ci">\g<0></span>', str(escape(text))))
+
+
+def moment(text: str) -> str:
+    """An ISO time to the minute; anything else as it is."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{when:%Y-%m-%d %H:%M} {when.tzname() or ''}".rstrip()
+
+
 def slug(text: str) -> str:
     """A name that is safe as a file name and as an HTML id."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "unnamed"
 
 
 def _number(value: object) -> float | None:
-    return float(value) if is_number(value) else None  # type: ignore[arg-type]
+    return float(value) if is_number(value) else None
 
 
 def _count(value: object) -> int | None:
-    return int(value) if is_number(value) else None  # type: ignore[call-overload]
+    return int(value) if is_number(value) else None

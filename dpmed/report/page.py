@@ -21,7 +21,7 @@ from dpmed.report import checklist, performance, privacy_section, provenance_sec
 from dpmed.report.card import write_card
 from dpmed.report.figures import Figure, write_figures
 from dpmed.report.headline import headline
-from dpmed.report.numbers import compact, slug
+from dpmed.report.numbers import compact, moment, quiet_intervals
 from dpmed.report.run_files import RunFiles, Unavailable, read_run
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ def make_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["compact"] = compact
-    environment.filters["slug"] = slug
+    environment.filters["moment"] = moment
+    environment.filters["quiet_intervals"] = quiet_intervals
     for name in ("plot.css", "page.css", "page.js"):
         content = (_TEMPLATES / name).read_text(encoding="utf-8")
         environment.globals[name.replace(".", "_")] = Markup(content)

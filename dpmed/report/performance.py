@@ -1,4 +1,4 @@
-"""The parts of the page that say how good the model is: AUROC by label, ROC curves, operating point.
+"""The parts of the page that say how good the model is: AUROC by label, ROC curves, rates.
 
 Values come from `metrics.json`, curves from the predictions. Must not compute a metric.
 """
@@ -9,31 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpmed.report.figures import Figure
-from dpmed.report.forest import ForestRow, forest_table
+from dpmed.report.forest import ForestBlock, ForestRow, ForestTable
 from dpmed.report.headline import SUMMARIES, mapping, reported_split, split_size
-from dpmed.report.numbers import Estimate, estimate, group_name, label_name, walk_estimates
-from dpmed.report.plot_intervals import interval_figure
+from dpmed.report.numbers import (
+    estimate,
+    label_name,
+    metric_name,
+    walk_estimates,
+)
+from dpmed.report.plot_intervals import auroc_scale, interval_figure
 from dpmed.report.plot_roc import roc_figure
 from dpmed.report.run_files import RunFiles, Unavailable
 
-METRIC_NAMES = {
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "tpr": "TPR",
-    "fpr": "FPR",
-    "f1": "F1",
-    "ece": "ECE",
-    "brier": "Brier score",
-    "log_loss": "Log-loss",
-}
 _NOT_METRICS = ("auroc", "subgroups", "gaps", "calibration", "oracle")
-
-
-def metric_name(metric: str) -> str:
-    """A metric in words."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " ").capitalize())
 
 
 def discrimination(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
@@ -50,10 +38,21 @@ def discrimination(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     names = [name for name in auroc if name not in SUMMARIES]
     names += [name for name in SUMMARIES if name in auroc]
     rows = [
-        ForestRow(name=label_name(name), main=estimate(auroc[name]), is_summary=name in SUMMARIES)
+        ForestRow(
+            name=label_name(name),
+            main=estimate(auroc[name]),
+            kind="summary" if name in SUMMARIES else "",
+            note=_left_out(auroc[name]),
+        )
         for name in names
     ]
-    table = forest_table(rows, caption="AUROC by label", first="Label", reference=0.5)
+    table = ForestTable(
+        caption="AUROC by label",
+        first="Label",
+        blocks=[ForestBlock(title="", rows=rows)],
+        scale=auroc_scale([row.main for row in rows]),
+        reference=0.5,
+    )
     figures.append(
         interval_figure(table.interval_rows(), name="auroc", title="AUROC", reference=0.5)
     )
@@ -77,7 +76,8 @@ def roc_curves(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         file = f"predictions/{split}.parquet"
         raise Unavailable(run.problems.get(file, f"{file} has no rows."))
     table = run.predictions[split]
-    labels = [name.removeprefix("prob_") for name in table if name.startswith("prob_")]
+    columns = [str(name) for name in table.columns]
+    labels = [name.removeprefix("prob_") for name in columns if name.startswith("prob_")]
     groups = _groups(results)
     drawn, missing = [], []
     for label in labels:
@@ -112,11 +112,10 @@ def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
             for site, block in mapping(run.metrics, "external").items()
         },
     }
-    blocks = [(title, _rows(tree)) for title, tree in parts.items()]
-    filled = [(title, rows) for title, rows in blocks if rows]
-    if not filled:
+    blocks = [(title, matrix) for title, tree in parts.items() if (matrix := _matrix(tree))]
+    if not blocks:
         raise Unavailable("metrics.json holds no calibration, external site or geometry.")
-    return {"split": split, "blocks": filled}
+    return {"split": split, "blocks": blocks}
 
 
 def _external(block: object) -> dict[str, Any]:
@@ -124,21 +123,27 @@ def _external(block: object) -> dict[str, Any]:
     return {name: tree for name, tree in fields.items() if name not in _NOT_METRICS[1:]}
 
 
-def _rows(tree: object) -> list[tuple[str, Estimate]]:
-    return [(" · ".join(_words(path)), item) for path, item in walk_estimates(tree)]
+def _matrix(tree: object) -> dict[str, Any] | None:
+    """Estimates as a table: metrics across, everything else down."""
+    cells = {
+        (" · ".join(label_name(name) for name in path[1:]) or "Value", metric_name(path[0])): item
+        for path, item in walk_estimates(tree)
+        if path
+    }
+    if not cells:
+        return None
+    names = list(dict.fromkeys(name for name, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    missing = estimate(None)
+    rows = [(name, [cells.get((name, column), missing) for column in columns]) for name in names]
+    return {"columns": columns, "rows": rows}
 
 
-def _words(path: tuple[str, ...]) -> list[str]:
-    words, attribute = [], ""
-    for name in path:
-        if attribute:
-            words.append(group_name(attribute, name))
-        elif name in METRIC_NAMES:
-            words.append(metric_name(name))
-        else:
-            words.append(label_name(name))
-        attribute = name if name in ("sex", "age", "view", "site") else ""
-    return words
+def _left_out(entry: object) -> str:
+    missing = entry.get("labels_left_out") if isinstance(entry, Mapping) else None
+    if not isinstance(missing, list) or not missing:
+        return ""
+    return f"without {', '.join(label_name(str(name)).lower() for name in missing)}"
 
 
 def _other_metrics(results: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:

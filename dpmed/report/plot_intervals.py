@@ -1,7 +1,7 @@
 """Dots with intervals (a forest plot): as a picture with words, and as the scale of table cells.
 
-On the page each row of a table carries its own small bar, so that number and mark stay together on a
-phone; the file written beside the page is the same rows as one picture.
+On the page each row of a table carries its own small bar, so that number and mark stay together on
+a phone; the file written beside the page is the same rows as one picture.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def interval_figure(
 
     Args:
         rows: from top to bottom; a change of `heading` starts a titled block.
+        name: file name without ending.
         title: words of the axis.
         reference: value of the dashed line, such as the result over everybody.
     """

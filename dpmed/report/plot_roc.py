@@ -17,7 +17,6 @@ from dpmed.report.numbers import Estimate, age_bounds, group_name, label_name, s
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, linear
 
 _SIZE = 260.0
-_MAX_POINTS = {"all": 90, "group": 45}
 
 
 def roc_figure(
@@ -27,23 +26,24 @@ def roc_figure(
     auroc: Estimate,
     groups: Mapping[str, Sequence[str]],
 ) -> Figure | None:
-    """The ROC curve of a label, or None where it has no positives, no negatives or no finite scores.
+    """The ROC curve of a label; None without positives, negatives or finite scores.
 
     Args:
         predictions: table with `label_<label>`, `prob_<label>` and the attributes.
+        label: which label to draw.
         auroc: printed in the corner.
         groups: attribute to the names of its groups; a group without a curve is left out.
     """
     overall = _points(predictions, label)
     if overall is None:
         return None
-    curves = [("all", "all", _thin(overall, _MAX_POINTS["all"]))]
+    curves = [("all", "all", _thin(overall))]
     for attribute, names in groups.items():
         for name in names:
             members = predictions[_members(predictions, attribute, name)]
             points = _points(members, label)
             if points is not None:
-                curves.append((attribute, name, _thin(points, _MAX_POINTS["group"])))
+                curves.append((attribute, name, _thin(points, tolerance=0.005)))
     return Figure(
         name=f"roc_{slug(label)}", drawing=_draw(label, auroc, curves), data=_table(label, curves)
     )
@@ -54,9 +54,9 @@ def _points(predictions: pd.DataFrame, label: str) -> np.ndarray | None:
     columns = [f"label_{label}", f"prob_{label}"]
     if not set(columns) <= set(predictions.columns):
         return None
-    known = predictions[columns].astype(float)
-    known = known[np.isfinite(known).all(axis=1)]
-    truth, score = known.iloc[:, 0].to_numpy(), known.iloc[:, 1].to_numpy()
+    truth, score = (predictions[name].to_numpy(float, na_value=np.nan) for name in columns)
+    known = np.isfinite(truth) & np.isfinite(score)
+    truth, score = truth[known], score[known]
     if len(np.unique(truth)) < 2:
         return None
     fpr, tpr, threshold = roc_curve(truth, score)
@@ -73,13 +73,30 @@ def _members(predictions: pd.DataFrame, attribute: str, name: str) -> pd.Series:
     return predictions[column].astype("string").eq(name).fillna(False).astype(bool)
 
 
-def _thin(points: np.ndarray, limit: int) -> np.ndarray:
-    """At most `limit` rows, evenly spread along the curve, both ends kept."""
-    if len(points) <= limit:
-        return points
-    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(points[:, :2], axis=0)).sum(axis=1))])
-    wanted = np.linspace(0, length[-1], limit)
-    return points[np.unique(np.searchsorted(length, wanted).clip(0, len(points) - 1))]
+def _thin(points: np.ndarray, tolerance: float = 0.002) -> np.ndarray:
+    """The rows that a line within `tolerance` of the curve needs, both ends kept.
+
+    Source:
+        Douglas and Peucker 1973: keep the point farthest from the chord, then look at both parts.
+    """
+    keep = np.zeros(len(points), dtype=bool)
+    keep[[0, -1]] = True
+    parts = [(0, len(points) - 1)]
+    while parts:
+        start, end = parts.pop()
+        distance = _distance_to_chord(points[start + 1 : end, :2], points[[start, end], :2])
+        if len(distance) and distance.max() > tolerance:
+            middle = start + 1 + int(distance.argmax())
+            keep[middle] = True
+            parts += [(start, middle), (middle, end)]
+    return points[keep]
+
+
+def _distance_to_chord(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    along = ends[1] - ends[0]
+    length = np.hypot(*along)
+    offset = points - ends[0]
+    return np.abs(along[0] * offset[:, 1] - along[1] * offset[:, 0]) / max(length, 1e-12)
 
 
 def _draw(label: str, auroc: Estimate, curves: list[tuple[str, str, np.ndarray]]) -> Drawing:

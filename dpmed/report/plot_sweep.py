@@ -106,18 +106,17 @@ def _draw_reference(frame: Frame, line: Series, css: str) -> None:
 
 def _draw_line(frame: Frame, line: Series, css: str, shift: float) -> None:
     """The series, shifted sideways by a few pixels so that intervals do not hide one another."""
-    place = [
-        (frame.x(point.epsilon) + shift, frame.y(point.value)) for point in line.points.itertuples()
-    ]
+    rows = line.points[["epsilon", "value", "low", "high"]].to_numpy(float)
+    place = [(frame.x(epsilon) + shift, frame.y(value)) for epsilon, value, _, _ in rows]
     frame.drawing.polyline(place, f"curve {css}")
     for epsilon, value in line.dots:
         frame.drawing.circle((frame.x(epsilon) + shift, frame.y(value)), 2.2, f"ring {css}")
-    for (x, y), point in zip(place, line.points.itertuples(), strict=True):
+    for (x, y), (epsilon, value, low, high) in zip(place, rows, strict=True):
         interval = ""
-        if point.low == point.low and point.high == point.high:
-            frame.drawing.line((x, frame.y(point.low)), (x, frame.y(point.high)), f"bar {css}")
-            interval = f" ({point.low:.3f}–{point.high:.3f})"
-        tip = f"{line.name}, epsilon {point.epsilon:g}: {point.value:.3f}{interval}"
+        if low == low and high == high:
+            frame.drawing.line((x, frame.y(low)), (x, frame.y(high)), f"bar {css}")
+            interval = f" ({low:.3f}–{high:.3f})"
+        tip = f"{line.name}, epsilon {epsilon:g}: {value:.3f}{interval}"
         frame.drawing.circle((x, y), 4, f"dot {css}", tip=tip)
 
 

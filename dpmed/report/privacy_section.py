@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpmed.report.figures import Figure
-from dpmed.report.headline import membership_accuracy
+from dpmed.report.headline import membership_accuracy, percent_at_most
 from dpmed.report.numbers import compact
 from dpmed.report.plot_epsilon import epsilon_figure
 from dpmed.report.run_files import RunFiles, is_number
@@ -125,7 +125,7 @@ def _more(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _bounds(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     accuracy = membership_accuracy(float(plan["epsilon"]), float(plan.get("delta") or 0.0))
     return [
-        ("Right guesses about membership, at most", f"{100 * accuracy:.2f} %"),
+        ("Right guesses about membership, at most", percent_at_most(accuracy)),
         ("Membership advantage (TPR minus FPR), at most", f"{2 * accuracy - 1:.4f}"),
     ]
 

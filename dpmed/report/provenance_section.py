@@ -174,8 +174,8 @@ def _share(counts: Mapping[str, Any]) -> str:
     positive, negative = counts.get("positive"), counts.get("negative")
     if not is_number(positive) or not is_number(negative):
         return "not known"
-    known = positive + negative  # type: ignore[operator]
-    percent = f" ({100 * positive / known:.1f} %)" if known else ""  # type: ignore[operator]
+    known = positive + negative
+    percent = f" ({100 * positive / known:.1f} %)" if known else ""
     missing = counts.get("missing")
     unknown = f", {missing:,} unknown" if is_number(missing) and missing else ""
     return f"{positive:,} of {known:,}{percent}{unknown}"

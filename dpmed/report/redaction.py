@@ -1,4 +1,4 @@
-"""Keeps patient ids and secrets out of text that the report repeats: warnings, file names, settings.
+"""Keeps patient ids and secrets out of text that the report repeats: warnings, names, settings.
 
 A file name of a real release often is the patient id (ChestX-ray14's `00000013_005.png` is patient
 13). Ids are read here for this purpose alone and never leave this module's callers.

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -25,7 +25,7 @@ PLOTTED_COLUMNS = ("sex", "age", "view", "site")
 PLOTTED_PREFIXES = ("label_", "prob_")
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - no error: a part that the files do not hold
     """A part of the report cannot be built; the message says why, in place of the part."""
 
 
@@ -63,7 +63,7 @@ class RunFiles:
 
     @property
     def dp_enabled(self) -> bool:
-        """Whether noise was calibrated to a target at all (a seeded test run has an epsilon too)."""
+        """Whether noise was calibrated to a target at all; a test with a known key has one too."""
         return is_number(self.plan.get("epsilon"))
 
     @property
@@ -90,7 +90,8 @@ def read_run(run_dir: Path) -> RunFiles:
             problems[name] = f"{name} cannot be read ({type(error).__name__}); it may be truncated."
         return empty
 
-    content = {name: attempt(name, _read_mapping, {}) for name in JSON_FILES}
+    nothing: Mapping[str, Any] = {}
+    content = {name: attempt(name, _read_mapping, nothing) for name in JSON_FILES}
     predictions = {
         split: attempt(f"predictions/{split}.parquet", _read_predictions, pd.DataFrame())
         for split in SPLITS
@@ -101,14 +102,14 @@ def read_run(run_dir: Path) -> RunFiles:
         run=content["run.json"],
         metrics=content["metrics.json"],
         data_sheet=content["data_sheet.json"],
-        config=attempt("config.yaml", _read_yaml, {}),
+        config=attempt("config.yaml", _read_yaml, nothing),
         ledger=attempt("ledger.jsonl", _read_ledger, ()),
         predictions={split: table for split, table in predictions.items() if len(table)},
         problems=problems,
     )
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """True for a finite int or float; false for None, NaN, infinity, booleans and text."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

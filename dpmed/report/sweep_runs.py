@@ -1,4 +1,4 @@
-"""Reads all runs below a folder into one table, and lists those that cannot be used with the reason.
+"""Reads all runs below a folder into one table, and lists those without a result with the reason.
 
 Stands between the run folders of a multirun and `collect`. Settings that differ between the runs
 become columns by themselves. Must not average anything.
@@ -57,12 +57,12 @@ def read_sweep(folders: Mapping[str, Path]) -> Sweep:
     finished = {name: run for name, run in read.items() if not _reason(run)}
     varying = _varying(list(finished.values()))
     rows = [_row(name, run, varying) for name, run in finished.items()]
-    labels = list(
-        dict.fromkeys(label for run in finished.values() for label in _auroc(run))
-    )
+    labels = list(dict.fromkeys(label for run in finished.values() for label in _auroc(run)))
     groups = list(
         dict.fromkeys(
-            where for run in finished.values() for where, _ in macro_by_group(reported_split(run)[1])
+            where
+            for run in finished.values()
+            for where, _ in macro_by_group(reported_split(run)[1])
         )
     )
     return Sweep(

@@ -18,8 +18,8 @@ def sentences(sweep: Sweep, means: pd.DataFrame) -> list[tuple[str, str]]:
     private = means[means["epsilon"].notna() & means["auroc.macro"].notna()]
     if private.empty:
         return []
-    best = private.loc[private["auroc.macro"].idxmax()]
-    worst = private.loc[private["auroc.macro"].idxmin()]
+    ranked = private.sort_values("auroc.macro", kind="stable")
+    worst, best = ranked.iloc[0], ranked.iloc[-1]
     found = [("Most favourable", _sentence(best, means))]
     if len(private) > 1:
         found.append(("Least favourable", _sentence(worst, means)))

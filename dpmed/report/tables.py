@@ -21,7 +21,7 @@ def summary_table(run_dir: Path) -> str:
         run_dir: a run folder; what it lacks is said in place.
     """
     run = read_run(Path(run_dir))
-    split, results = reported_split(run)
+    split, _ = reported_split(run)
     lines = [f"Results on {split_size(run, split)}", "-" * _WIDTH]
     lines += _auroc_lines(run) or [run.problems.get("metrics.json", "No metrics were written.")]
     lines += ["-" * _WIDTH, _privacy_line(run), f"Report: {_page(run)}"]

@@ -36,5 +36,5 @@
     mark.addEventListener("pointerleave", () => { tip.hidden = true; });
   });
 
-  window.addEventListener("beforeprint", () => all("details").forEach((d) => { d.open = true; }));
+  window.addEventListener("beforeprint", () => all("details:not(.long)").forEach((d) => { d.open = true; }));
 })();
