@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld_library
@@ -80,11 +80,12 @@ def compose_epsilon(mechanisms: Sequence[Mechanism], *, delta: float) -> float:
     _require_delta(delta)
     if not mechanisms:
         return 0.0
-    return float(composed_pld(mechanisms).get_epsilon_for_delta(delta))
+    return float(composed_pld(tuple(mechanisms)).get_epsilon_for_delta(delta))
 
 
+@functools.lru_cache(maxsize=4)
 def composed_pld(
-    mechanisms: Sequence[Mechanism], *, coarsen: int = 1
+    mechanisms: tuple[Mechanism, ...], *, coarsen: int = 1
 ) -> pld_library.PrivacyLossDistribution:
     """The privacy loss distribution of all the mechanisms together.
 
@@ -103,12 +104,19 @@ def composed_pld(
 
 @functools.lru_cache(maxsize=64)
 def patient_epsilon(
-    *, num_images: int, noise_multiplier: float, sample_rate: float, num_steps: int, delta: float
+    *,
+    num_images: int,
+    noise_multiplier: float,
+    sample_rate: float,
+    num_steps: int,
+    delta: float,
+    coarsen: int = 10,
 ) -> float:
     """Epsilon of a patient with `num_images` images when the unit of the mechanism is the image.
 
     The number of a patient's images in a step is binomial, and each adds at most the sensitivity
-    to the sum, so a step is a Gaussian whose mean is shifted by that number.
+    to the sum, so a step is a Gaussian whose mean is shifted by that number. Takes seconds, the
+    fewer the wider the grid (`coarsen`); always an upper bound.
 
     Guarantee:
         As `epsilon_pld`, for adding or removing all `num_images` images of one patient.
@@ -124,14 +132,13 @@ def patient_epsilon(
     )
     if num_images == 1:
         return compose_epsilon([mechanism], delta=delta)
+    together = replace(mechanism, sample_rate=min(1.0, num_images * sample_rate))
     counts = np.arange(num_images + 1)
     single_step = pld_library.from_mixture_gaussian_mechanism(
         standard_deviation=noise_multiplier,
         sensitivities=counts.tolist(),
         sampling_probs=stats.binom.pmf(counts, num_images, sample_rate).tolist(),
-        value_discretization_interval=_patient_discretisation(
-            num_images, noise_multiplier, sample_rate, num_steps
-        ),
+        value_discretization_interval=_discretisation([together]) * coarsen,
     )
     return float(single_step.self_compose(num_steps).get_epsilon_for_delta(delta))
 
@@ -193,18 +200,6 @@ def _discretisation(mechanisms: Sequence[Mechanism]) -> float:
     if mu >= 10:
         return 1e-3
     return min(1e-4, max(1e-7, 10.0 ** (math.floor(math.log10(mu)) - 3)))
-
-
-def _patient_discretisation(
-    num_images: int, noise_multiplier: float, sample_rate: float, num_steps: int
-) -> float:
-    """Ten times wider than for one image: the mixture takes seconds, and the losses are larger."""
-    as_if_together = Mechanism(
-        noise_multiplier=noise_multiplier,
-        sample_rate=min(1.0, num_images * sample_rate),
-        num_steps=num_steps,
-    )
-    return 10 * _discretisation([as_if_together])
 
 
 def _squared_mu(mechanism: Mechanism) -> float:

@@ -93,7 +93,7 @@ class _Budget:
             sample_rate=self.sample_rate,
             num_steps=self.num_steps,
         )
-        epsilon = composed_pld([mechanism], coarsen=10).get_epsilon_for_delta(self.delta)
+        epsilon = composed_pld((mechanism,), coarsen=10).get_epsilon_for_delta(self.delta)
         return math.log(max(epsilon, 1e-12) / self.target_epsilon)
 
     def unreachable_message(self) -> str:
