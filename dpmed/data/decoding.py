@@ -16,6 +16,7 @@ from dpmed.data.dicom import MAX_PIXELS, read_dicom
 from dpmed.data.preprocessing import Preprocessing, preprocess
 from dpmed.errors import UserError
 
+DECODING_VERSION = 1  # raise it when the same file would give other pixels
 DICOM_SUFFIXES = {".dcm", ".dicom", ".dic"}
 RASTER_FORMATS = ("PNG", "JPEG")
 SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
