@@ -6,16 +6,55 @@ Names are imported on first use, so that `import dpmed.data` costs nothing and r
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpmed.data.cache.store import ImageStore as ImageStore
+    from dpmed.data.cache.store import SkippedImage as SkippedImage
+    from dpmed.data.cache.store import prepare_generated as prepare_generated
+    from dpmed.data.cache.store import prepare_images as prepare_images
+    from dpmed.data.chestxray14 import chestxray14_metadata_sha256 as chestxray14_metadata_sha256
+    from dpmed.data.chestxray14 import has_split_lists as has_split_lists
+    from dpmed.data.chestxray14 import read_chestxray14 as read_chestxray14
+    from dpmed.data.datasheet import data_sheet as data_sheet
+    from dpmed.data.decoding import UnreadableImageError as UnreadableImageError
+    from dpmed.data.decoding import decode_image as decode_image
+    from dpmed.data.decoding import read_pixels as read_pixels
+    from dpmed.data.manifest import read_manifest as read_manifest
+    from dpmed.data.preprocessing import Preprocessing as Preprocessing
+    from dpmed.data.preprocessing import preprocessing_preset as preprocessing_preset
+    from dpmed.data.splits import DuplicateImage as DuplicateImage
+    from dpmed.data.splits import assign_splits as assign_splits
+    from dpmed.data.splits import check_splits as check_splits
+    from dpmed.data.splits import find_duplicate_images as find_duplicate_images
+    from dpmed.data.splits import split_hash as split_hash
+    from dpmed.data.splits import subsample_patients as subsample_patients
+    from dpmed.data.splits import unit_keys as unit_keys
+    from dpmed.data.splits import write_splits as write_splits
+    from dpmed.data.synthetic import render_radiographs as render_radiographs
+    from dpmed.data.synthetic import synthetic_cohort as synthetic_cohort
+    from dpmed.data.table import COLUMNS as COLUMNS
+    from dpmed.data.table import add_note as add_note
+    from dpmed.data.table import has_patient_ids as has_patient_ids
+    from dpmed.data.table import label_columns as label_columns
+    from dpmed.data.table import validate_table as validate_table
 
 MODULE_OF_NAME = {
-    "COLUMNS": "table",
-    "add_note": "table",
-    "has_patient_ids": "table",
-    "label_columns": "table",
-    "validate_table": "table",
+    "ImageStore": "cache.store",
+    "SkippedImage": "cache.store",
+    "prepare_generated": "cache.store",
+    "prepare_images": "cache.store",
+    "chestxray14_metadata_sha256": "chestxray14",
+    "has_split_lists": "chestxray14",
     "read_chestxray14": "chestxray14",
+    "data_sheet": "datasheet",
+    "UnreadableImageError": "decoding",
+    "decode_image": "decoding",
+    "read_pixels": "decoding",
     "read_manifest": "manifest",
+    "Preprocessing": "preprocessing",
+    "preprocessing_preset": "preprocessing",
+    "DuplicateImage": "splits",
     "assign_splits": "splits",
     "check_splits": "splits",
     "find_duplicate_images": "splits",
@@ -23,15 +62,13 @@ MODULE_OF_NAME = {
     "subsample_patients": "splits",
     "unit_keys": "splits",
     "write_splits": "splits",
-    "data_sheet": "datasheet",
-    "ImageStore": "cache.store",
-    "prepare_generated": "cache.store",
-    "prepare_images": "cache.store",
-    "Preprocessing": "preprocessing",
-    "preprocessing_preset": "preprocessing",
-    "decode_image": "decoding",
-    "read_pixels": "decoding",
-    "UnreadableImageError": "decoding",
+    "render_radiographs": "synthetic",
+    "synthetic_cohort": "synthetic",
+    "COLUMNS": "table",
+    "add_note": "table",
+    "has_patient_ids": "table",
+    "label_columns": "table",
+    "validate_table": "table",
 }
 
 

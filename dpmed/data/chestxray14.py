@@ -10,7 +10,10 @@ Source: Wang et al., ChestX-ray8, CVPR 2017.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -92,6 +95,26 @@ def read_chestxray14_metadata(
     return validate_table(table, source=str(path))
 
 
+def chestxray14_metadata_sha256(root: Path | str) -> str:
+    """SHA-256 of the metadata file (unzipped), by which a public release is recognised.
+
+    It identifies the release and looks at no row.
+    """
+    path = find_file(Path(root), METADATA_FILES, what="the metadata of ChestX-ray14")
+    try:
+        content = path.read_bytes()
+        return hashlib.sha256(
+            gzip.decompress(content) if path.suffix == ".gz" else content
+        ).hexdigest()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def has_split_lists(folder: Path | str) -> bool:
+    """True where both official split lists lie in the folder."""
+    return len(_split_list_paths(Path(folder))) == len(SPLIT_FILES)
+
+
 def _split_bracket_columns(header: list[str], num_fields: int) -> list[str]:
     """Two names for each quoted 'Original...[x,y]' whose values still fill two fields.
 
@@ -108,12 +131,7 @@ def _split_bracket_columns(header: list[str], num_fields: int) -> list[str]:
 
 def _with_official_splits(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The `split` column from the two official lists; unchanged where there is neither."""
-    present = {
-        split: path
-        for split, name in SPLIT_FILES.items()
-        for path in (folder / name, folder / f"{name}.gz")
-        if path.is_file()
-    }
+    present = _split_list_paths(folder)
     if not present:
         return table
     if len(present) < len(SPLIT_FILES):
@@ -121,6 +139,15 @@ def _with_official_splits(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
         raise UserError(f"{folder} has one of the two official split lists but not {absent}.")
     split_of = {image: split for split, path in present.items() for image in _read_list(path)}
     return table.assign(split=table["image"].map(split_of).astype("str"))
+
+
+def _split_list_paths(folder: Path) -> dict[str, Path]:
+    return {
+        split: path
+        for split, name in SPLIT_FILES.items()
+        for path in (folder / f"{name}.gz", folder / name)
+        if path.is_file()
+    }
 
 
 def _read_list(path: Path) -> list[str]:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from dpmed.data.dicom import MAX_PIXELS, read_dicom
-from dpmed.data.preprocessing import Preprocessing, preprocess
+from dpmed.data.preprocessing import MAX_PIXELS, Preprocessing, preprocess
 from dpmed.errors import UserError
 
 DECODING_VERSION = 1  # raise it when the same file would give other pixels
@@ -55,6 +54,8 @@ def read_pixels(path: Path | str, preprocessing: Preprocessing) -> np.ndarray:
         raise UnreadableImageError(file, "the file is empty")
     try:
         if start[128:] == b"DICM" or file.suffix.lower() in DICOM_SUFFIXES:
+            from dpmed.data.dicom import read_dicom  # pydicom takes a second to import
+
             return read_dicom(file, preprocessing)
         return _read_raster(file)
     except UnreadableImageError:

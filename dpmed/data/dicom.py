@@ -21,7 +21,7 @@ import pydicom
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
-from dpmed.data.preprocessing import Preprocessing
+from dpmed.data.preprocessing import MAX_PIXELS, Preprocessing
 
 PIXEL_ELEMENTS = [
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
@@ -34,7 +34,6 @@ PIXEL_ELEMENTS = [
     "BluePaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "PixelData", "FloatPixelData", "DoubleFloatPixelData",
 ]  # fmt: skip
-MAX_PIXELS = 150_000_000  # a radiograph has at most some 30 million; more is a broken header
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's "L"
 INVERSE_SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 

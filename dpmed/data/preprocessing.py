@@ -15,6 +15,7 @@ from dpmed.errors import UserError, did_you_mean
 
 Intensity = Literal["none", "minmax", "percentile"]
 Photometric = Literal["tag", "monochrome1", "monochrome2"]
+MAX_PIXELS = 150_000_000  # a radiograph has at most some 30 million; more is a broken header
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 4096
 
 

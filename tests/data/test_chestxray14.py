@@ -1,10 +1,16 @@
 import gzip
+import hashlib
 import time
 
 import numpy as np
 import pytest
 
-from dpmed.data import chestxray14, read_chestxray14
+from dpmed.data import (
+    chestxray14,
+    chestxray14_metadata_sha256,
+    has_split_lists,
+    read_chestxray14,
+)
 from dpmed.data.chestxray14 import read_chestxray14_metadata
 from dpmed.errors import UserError
 
@@ -202,3 +208,19 @@ def test_real_images_are_found(shared_data):
     assert table["patient_id"].nunique() == 818
     assert table["split"].value_counts().to_dict() == {"train": 876, "test": 144}
     assert (root / table["image"][0]).is_file()
+
+
+def test_releases_are_recognised_by_their_metadata(tmp_path):
+    path = write_release(tmp_path)
+    expected = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert chestxray14_metadata_sha256(tmp_path) == expected
+    path.with_suffix(".csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert chestxray14_metadata_sha256(tmp_path) == expected
+
+
+def test_split_lists_are_seen(tmp_path):
+    (tmp_path / "train_val_list.txt").touch()
+    assert not has_split_lists(tmp_path)
+    (tmp_path / "test_list.txt.gz").touch()
+    assert has_split_lists(tmp_path)

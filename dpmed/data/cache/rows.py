@@ -1,7 +1,7 @@
 """Where the rows of a cache come from: image files to decode, or images to generate.
 
-A source turns row numbers into pixels and one record a row. It runs in worker processes, so this
-module imports little.
+A source turns row numbers into pixels and one record a row. File rows are made in worker processes,
+whose start takes as long as the imports of this module.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from dpmed.data.decoding import UnreadableImageError, read_pixels
 from dpmed.data.pixel_hash import pixel_hash
 from dpmed.data.preprocessing import Preprocessing, looks_inverted, preprocess
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HASH_BLOCK_BYTES = 1 << 20
 
@@ -111,21 +114,32 @@ class FileRows:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedRows:
-    """Rows rendered by a function of the row numbers."""
+    """Rows rendered from the table by a function."""
 
-    render: Callable[[np.ndarray], np.ndarray]
-    images: Sequence[str]
-    image_size: int
-    chunk_rows: int = 256
+    table: pd.DataFrame
+    render: Callable[[pd.DataFrame], np.ndarray]
+    preprocessing: Preprocessing
+    chunk_rows: int = 1024
+
+    @property
+    def images(self) -> Sequence[str]:
+        """Key of each row."""
+        return self.table["image"].tolist()
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.preprocessing.image_size
 
     def make(self, rows: Sequence[int]) -> tuple[np.ndarray, list[RowRecord]]:
-        """Rendered images."""
-        array = self.render(np.asarray(rows, dtype=np.int64))
-        assert array.dtype == np.uint8
-        assert array.shape == (len(rows), self.image_size, self.image_size)
+        """Rendered and preprocessed images."""
+        rendered = self.render(self.table.iloc[list(rows)])
+        assert rendered.dtype == np.uint8
+        assert len(rendered) == len(rows)
+        array = np.stack([preprocess(image, self.preprocessing) for image in rendered])
         records = [
-            RowRecord(row=row, pixel_hash=pixel_hash(image), stored_hash=stored_hash(image))
-            for row, image in zip(rows, array, strict=True)
+            RowRecord(row=row, pixel_hash=pixel_hash(image), stored_hash=stored_hash(stored))
+            for row, image, stored in zip(rows, rendered, array, strict=True)
         ]
         return array, records
 

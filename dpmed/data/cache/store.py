@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dpmed.data.cache.build import build_cache
-from dpmed.data.cache.index import CacheIndex, open_cache
+from dpmed.data.cache.index import INDEX_NAME, CacheIndex, open_cache, read_index
 from dpmed.data.cache.rows import FileRows, GeneratedRows, file_stamps
 from dpmed.data.decoding import DECODING_VERSION
 from dpmed.data.pixel_hash import pixel_hash
@@ -31,6 +31,14 @@ ABSENT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
+class SkippedImage:
+    """An image that could not be read; `reason` is a clause."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageStore:
     """The images of a table.
 
@@ -38,28 +46,33 @@ class ImageStore:
         array: uint8 (num_kept, image_size, image_size), read-only and memory-mapped where cached.
         kept_rows: int64 (num_kept,), the table's row of each image: `table.iloc[kept_rows]` has
             row i for `array[i]`.
-        skipped: {"image", "reason"} of each row that could not be read.
-        pixel_hashes: of each kept image as it was decoded, for `find_duplicate_images`.
+        skipped: each row that could not be read.
         suspected_inverted: bool (num_kept,), see `looks_inverted`.
         folder: the cache folder, None where the array is held in memory.
     """
 
     array: np.ndarray
     kept_rows: np.ndarray
-    skipped: list[dict[str, str]]
-    pixel_hashes: list[str]
+    skipped: list[SkippedImage]
     suspected_inverted: np.ndarray
     folder: Path | None
+
+    def pixel_hashes(self) -> list[str]:
+        """Hash of each kept image as it was decoded, for `find_duplicate_images`."""
+        if self.folder is None:
+            return [pixel_hash(image) for image in self.array]
+        rows = read_index(self.folder / INDEX_NAME)
+        return rows["pixel_hash"][rows["reason"].isna()].tolist()
 
 
 def prepare_images(
     table: pd.DataFrame,
-    *,
     root: Path,
     preprocessing: Preprocessing,
+    *,
     cache_dir: Path,
     num_workers: int | None = None,
-    max_skipped_images: int = 0,
+    max_skipped: int = 0,
     progress: bool = True,
 ) -> ImageStore:
     """The images of a table from the cache, decoding those that are not in it.
@@ -70,7 +83,7 @@ def prepare_images(
         preprocessing: what is done to each image.
         cache_dir: where caches lie; a killed run's work is taken up again.
         num_workers: processes; 0 means this one, None all cores where there is enough to do.
-        max_skipped_images: how many images may be unreadable.
+        max_skipped: how many images may be unreadable.
         progress: show a progress bar.
 
     Guarantee:
@@ -83,8 +96,8 @@ def prepare_images(
     stamps = file_stamps(Path(root), images)
     absent = np.flatnonzero(stamps[:, 0] == ABSENT)
     _check_skipped(
-        [{"image": images[row], "reason": "No such file or directory"} for row in absent],
-        max_skipped_images,
+        [SkippedImage(image=images[row], reason="No such file or directory") for row in absent],
+        max_skipped,
     )
     source = FileRows(root=Path(root), images=images, preprocessing=preprocessing)
     about = {"decoding": DECODING_VERSION, "preprocessing": preprocessing.describe()}
@@ -93,7 +106,7 @@ def prepare_images(
     index = open_cache(folder, source, stamps) or build_cache(
         folder, source, stamps, about=about, num_workers=num_workers, progress=progress
     )
-    store = _store(folder, index, images, max_skipped_images)
+    store = _store(folder, index, images, max_skipped)
     if store.suspected_inverted.any():
         LOGGER.warning(
             "%d images look inverted (bright corners, dark centre). If their photometric tag is "
@@ -106,86 +119,78 @@ def prepare_images(
 def prepare_generated(
     table: pd.DataFrame,
     *,
-    render: Callable[[np.ndarray], np.ndarray],
-    image_size: int,
+    render: Callable[[pd.DataFrame], np.ndarray],
     content_key: str,
+    preprocessing: Preprocessing,
     cache_dir: Path | None,
-    num_workers: int | None = None,
     progress: bool = True,
 ) -> ImageStore:
     """Generated images of a table, from the cache or in memory.
 
     Args:
         table: a study table whose `image` is a key.
-        render: int64 (n,) row numbers of the table -> uint8 (n, image_size, image_size). It is
-            sent to other processes where `num_workers` is not 0, so it must be picklable.
-        image_size: side in pixels.
+        render: n rows of the table -> uint8 (n, height, width). It is called in this process.
         content_key: text that changes whenever an image would (generator's version and settings).
+        preprocessing: what is done to each image, as if it came from a file.
         cache_dir: where caches lie, or None to render into memory.
-        num_workers: processes; 0 means this one, None all cores where there is enough to do.
         progress: show a progress bar.
     """
     images = table["image"].tolist()
+    source = GeneratedRows(table=table, render=render, preprocessing=preprocessing)
     if cache_dir is None:
-        return _in_memory(render(np.arange(len(images))), image_size)
-    source = GeneratedRows(render=render, images=images, image_size=image_size)
+        return _in_memory(source)
     stamps = np.zeros((len(images), 2), dtype=np.int64)
-    about = {"generated": content_key, "image_size": image_size}
+    about = {"generated": content_key, "preprocessing": preprocessing.describe()}
     folder = Path(cache_dir) / _key(json.dumps(about, sort_keys=True)) / _key(*images)
     index = open_cache(folder, source, stamps) or build_cache(
         folder,
         source,
         stamps,
         about=about,
-        num_workers=num_workers,
+        num_workers=0,
         progress=progress,
     )
-    return _store(folder, index, images, max_skipped_images=0)
+    return _store(folder, index, images, max_skipped=0)
 
 
-def _store(
-    folder: Path, index: CacheIndex, images: list[str], max_skipped_images: int
-) -> ImageStore:
+def _store(folder: Path, index: CacheIndex, images: list[str], max_skipped: int) -> ImageStore:
     skipped = [
-        {"image": images[row], "reason": str(reason)}
+        SkippedImage(image=images[row], reason=reason)
         for row, reason in enumerate(index.rows["reason"].tolist())
         if isinstance(reason, str)
     ]
-    _check_skipped(skipped, max_skipped_images)
+    _check_skipped(skipped, max_skipped)
     kept = index.rows["reason"].isna().to_numpy()
     return ImageStore(
         array=index.array,
         kept_rows=np.flatnonzero(kept),
         skipped=skipped,
-        pixel_hashes=index.rows["pixel_hash"][kept].tolist(),
         suspected_inverted=index.rows["inverted"][kept].to_numpy(dtype=bool),
         folder=folder,
     )
 
 
-def _in_memory(array: np.ndarray, image_size: int) -> ImageStore:
-    assert array.dtype == np.uint8
-    assert array.shape[1:] == (image_size, image_size)
+def _in_memory(source: GeneratedRows) -> ImageStore:
+    array, _ = source.make(range(len(source.images)))
     return ImageStore(
         array=array,
         kept_rows=np.arange(len(array)),
         skipped=[],
-        pixel_hashes=[pixel_hash(image) for image in array],
         suspected_inverted=np.zeros(len(array), dtype=bool),
         folder=None,
     )
 
 
-def _check_skipped(skipped: list[dict[str, str]], max_skipped_images: int) -> None:
-    if len(skipped) <= max_skipped_images:
+def _check_skipped(skipped: list[SkippedImage], max_skipped: int) -> None:
+    if len(skipped) <= max_skipped:
         return
-    lines = [f"  {entry['image']}: {entry['reason']}" for entry in skipped[:MAX_NAMED]]
+    lines = [f"  {entry.image}: {entry.reason}" for entry in skipped[:MAX_NAMED]]
     more = [f"  and {len(skipped) - MAX_NAMED} more"] if len(skipped) > MAX_NAMED else []
     raise UserError(
         "\n".join(
             [
                 f"{len(skipped)} image{'s' if len(skipped) > 1 else ''} cannot be read, and "
-                f"data.max_skipped_images={max_skipped_images}:",
+                f"data.max_skipped_images={max_skipped}:",
                 *lines,
                 *more,
                 "Mend or remove them, or allow this number to be left out with "

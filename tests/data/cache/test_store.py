@@ -1,4 +1,5 @@
 import errno
+import importlib
 import logging
 import os
 import shutil
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from dpmed.data import prepare_generated, prepare_images, validate_table
-from dpmed.data.cache import build, rows
+from dpmed.data.cache import build, rows, workers
 from dpmed.data.decoding import decode_image
+from dpmed.data.pixel_hash import pixel_hash
 from dpmed.data.preprocessing import Preprocessing
 from dpmed.errors import UserError
 
@@ -41,7 +43,7 @@ def table_of(root, names=None):
 def prepare(root, cache_dir, table=None, **options):
     settings = {"preprocessing": SETTING, "num_workers": 0, "progress": False, **options}
     table = table_of(root) if table is None else table
-    return prepare_images(table, root=root, cache_dir=cache_dir, **settings)
+    return prepare_images(table, root, cache_dir=cache_dir, **settings)
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_array_is_the_decoded_files_and_memory_mapped(folder, tmp_path):
     assert not store.array.flags.writeable
     assert store.kept_rows.tolist() == list(range(40))
     assert store.skipped == []
-    assert len(set(store.pixel_hashes)) == 40
+    assert len(set(store.pixel_hashes())) == 40
     assert_holds_the_files(store, folder)
 
 
@@ -78,7 +80,7 @@ def test_processes_give_the_same(folder, tmp_path):
     alone = prepare(folder, tmp_path / "one")
     shared = prepare(folder, tmp_path / "two", num_workers=2)
     np.testing.assert_array_equal(alone.array, shared.array)
-    assert alone.pixel_hashes == shared.pixel_hashes
+    assert alone.pixel_hashes() == shared.pixel_hashes()
 
 
 def test_second_time_decodes_nothing(folder, tmp_path, counted):
@@ -145,15 +147,15 @@ def test_broken_files_are_listed_counted_and_left_out(folder, tmp_path, counted)
     with pytest.raises(UserError, match=r"1 image cannot be read[^/]*9.png: No such file"):
         prepare(folder, tmp_path / "cache")
     with pytest.raises(UserError, match=r"(?s)3 images cannot.*7.png: the file is empty.*11.png"):
-        prepare(folder, tmp_path / "cache", max_skipped_images=2)
+        prepare(folder, tmp_path / "cache", max_skipped=2)
     counted.clear()
-    store = prepare(folder, tmp_path / "cache", max_skipped_images=3)
+    store = prepare(folder, tmp_path / "cache", max_skipped=3)
     assert counted == []  # what the refused run prepared was not lost
-    assert [entry["image"] for entry in store.skipped] == ["7.png", "9.png", "11.png"]
-    assert store.skipped[0]["reason"] == "the file is empty"
+    assert [entry.image for entry in store.skipped] == ["7.png", "9.png", "11.png"]
+    assert store.skipped[0].reason == "the file is empty"
     kept = [f"{row}.png" for row in range(40) if row not in (7, 9, 11)]
     assert [f"{row}.png" for row in store.kept_rows] == kept
-    assert len(store.array) == len(store.pixel_hashes) == 37
+    assert len(store.array) == len(store.pixel_hashes()) == 37
     assert_holds_the_files(store, folder, kept)
 
 
@@ -161,7 +163,7 @@ def test_nothing_readable(folder, tmp_path):
     for file in folder.iterdir():
         file.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of the 40 images can be read.*the file is empty"):
-        prepare(folder, tmp_path / "cache", max_skipped_images=40)
+        prepare(folder, tmp_path / "cache", max_skipped=40)
 
 
 @pytest.mark.parametrize("victim", ["images.npy", "index.parquet"])
@@ -195,7 +197,7 @@ def test_a_killed_run_is_taken_up_again(folder, tmp_path, counted):
         "rows.FileRows._fill = slow\n"
         "names = [f'{n}.png' for n in range(40)]\n"
         "table = validate_table(pd.DataFrame({'image': names, 'patient_id': names}))\n"
-        "prepare_images(table, root=pathlib.Path(sys.argv[1]), cache_dir=pathlib.Path(sys.argv[2]),"
+        "prepare_images(table, pathlib.Path(sys.argv[1]), cache_dir=pathlib.Path(sys.argv[2]),"
         " preprocessing=Preprocessing(image_size=16, intensity='none'), num_workers=0,"
         " progress=False)\n"
     )
@@ -276,58 +278,50 @@ def test_cache_folder_that_cannot_be_written(folder, tmp_path, monkeypatch):
     assert_holds_the_files(prepare(folder, tmp_path / "cache"), folder)  # reading needs no writing
 
 
-def test_a_crashing_decoder_costs_its_file_only(folder, tmp_path):
-    table = table_of(folder)
-    with pytest.raises(UserError, match=r"1 image cannot be read(?s:.*)13.png: .*crashed"):
-        prepare_generated_with_crash(table, tmp_path)
-
-
-def prepare_generated_with_crash(table, tmp_path):
-    return prepare_generated(
-        table,
-        render=crash_on_13,
-        image_size=16,
-        content_key="crash",
-        cache_dir=tmp_path / "cache",
-        num_workers=1,
-        progress=False,
+def test_a_crashing_decoder_costs_its_file_only(folder, tmp_path, monkeypatch):
+    (tmp_path / "crashing_rows.py").write_text(
+        "import os\n"
+        "from dpmed.data.cache.rows import FileRows\n"
+        "class CrashingRows(FileRows):\n"
+        "    def make(self, rows):\n"
+        "        return os._exit(9) if 13 in rows else super().make(rows)\n"
     )
-
-
-def crash_on_13(row_numbers):
-    if 13 in row_numbers:
-        os._exit(9)
-    return render(row_numbers)
-
-
-def render(row_numbers):
-    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
-    return images[row_numbers]
+    monkeypatch.syspath_prepend(tmp_path)
+    source = importlib.import_module("crashing_rows").CrashingRows(
+        root=folder, images=[f"{number}.png" for number in range(40)], preprocessing=SETTING
+    )
+    path = tmp_path / "images.bin"
+    path.touch()
+    chunks = [list(range(10)), list(range(10, 20)), list(range(20, 40))]
+    made = list(workers.make_rows(chunks, source, array_path=path, offset=0, num_workers=1))
+    records = {record.row: record for chunk in made for record in chunk}
+    assert sorted(records) == list(range(40))
+    assert [row for row in records if records[row].reason] == [13]
+    assert records[13].reason == workers.CRASHED
+    stored = np.frombuffer(path.read_bytes(), dtype=np.uint8).reshape(40, 16, 16)
+    np.testing.assert_array_equal(stored[39], decode_image(folder / "39.png", SETTING))
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_generated_images(folder, tmp_path, cached):
+def test_generated_images(tmp_path, cached):
     calls = []
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16), dtype=np.uint8)
 
-    def counting(row_numbers):
-        calls.append(len(row_numbers))
-        return render(row_numbers)
-
-    def make(key):
-        return prepare_generated(
-            table_of(folder),
-            render=counting,
-            image_size=16,
-            content_key=key,
-            cache_dir=tmp_path / "cache" if cached else None,
-            num_workers=0,
-            progress=False,
-        )
+    def render(rows):
+        calls.append(len(rows))
+        return images[rows["image"].str.removesuffix(".png").astype(int)]
 
     for key in ("seed 0", "seed 0", "seed 1"):
-        store = make(key)
-        np.testing.assert_array_equal(store.array, render(np.arange(40)))
-        assert len(store.pixel_hashes) == 40
+        store = prepare_generated(
+            table_of(None),
+            render=render,
+            content_key=key,
+            preprocessing=SETTING,
+            cache_dir=tmp_path / "cache" if cached else None,
+            progress=False,
+        )
+        np.testing.assert_array_equal(store.array, images)
+        assert store.pixel_hashes() == [pixel_hash(image) for image in images]
     assert len(calls) == (2 if cached else 3)
 
 
