@@ -75,12 +75,12 @@ def epsilon_pld(
     return compose_epsilon([mechanism], delta=delta)
 
 
-def compose_epsilon(mechanisms: Sequence[Mechanism], *, delta: float) -> float:
+def compose_epsilon(mechanisms: Sequence[Mechanism], *, delta: float, coarsen: int = 1) -> float:
     """Epsilon of all the mechanisms together, run on one data set; 0 when there are none."""
     _require_delta(delta)
     if not mechanisms:
         return 0.0
-    return float(composed_pld(tuple(mechanisms)).get_epsilon_for_delta(delta))
+    return float(composed_pld(tuple(mechanisms), coarsen=coarsen).get_epsilon_for_delta(delta))
 
 
 @functools.lru_cache(maxsize=4)

@@ -118,6 +118,13 @@ class PrivacyPlan:
         return self.noise_multiplier * self.sensitivity if self.enabled else 0.0
 
     @property
+    def step_mechanism(self) -> Mechanism:
+        """One logical step, as the ledger reserves it; only where `enabled`."""
+        return Mechanism(
+            noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate, num_steps=1
+        )
+
+    @property
     def plan_hash(self) -> str:
         """16 hexadecimal digits; equal plans train and account alike."""
         canonical = json.dumps(plan_file.numbers_of(self), sort_keys=True)

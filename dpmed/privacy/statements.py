@@ -108,8 +108,9 @@ def _meaning(plan: PrivacyPlan) -> str:
     return (
         f"Meaning: whatever anyone concludes from the weights would be about as likely without any "
         f"one {plan.unit}: at most {_factor(plan.epsilon)} times as likely, apart from cases of "
-        f"probability {plan.delta:g}. Someone who knows everything else and must guess whether one {plan.unit} "
-        f"took part is right at most {percent} % of the time; a coin flip is right 50 %."
+        f"probability {plan.delta:g}. Someone who knows everything else and must guess whether "
+        f"one {plan.unit} took part is right at most {percent} % of the time; a coin flip is right "
+        "50 %."
     )
 
 
