@@ -24,17 +24,18 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from opacus.grad_sample.gsm_base import AbstractGradSampleModule
 from torch import Tensor, nn
 
 from dpmed.errors import UserError, did_you_mean
 from dpmed.privacy.clipping.coefficients import SLACK_OF_DTYPE, ClippingRule, Coefficients
 from dpmed.privacy.clipping.onepass import OnePassModule
 from dpmed.privacy.clipping.records import Record
+from dpmed.privacy.clipping.reference import CorrectedGradSampleModule, without_hook_warning
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,22 @@ class Clipper(ABC):
     only, which `dpmed.privacy.startup` checks.
     """
 
-    module: AbstractGradSampleModule
+    module: OnePassModule | CorrectedGradSampleModule
     #: Names of modules that the generic torch.func rule serves; for the start banner.
     generic_modules: list[str]
 
-    def __init__(self, module: AbstractGradSampleModule, coefficients: Coefficients, views: int):
+    def __init__(
+        self,
+        module: OnePassModule | CorrectedGradSampleModule,
+        coefficients: Coefficients,
+        views: int,
+        dtype: torch.dtype,
+    ) -> None:
         self.module = module
         self.coefficients = coefficients
         self.views_per_unit = views
+        #: In which the model computes; bfloat16 under autocast.
+        self.dtype = dtype
         self.generic_modules = []
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         for parameter in self._parameters:
@@ -102,11 +111,12 @@ class Clipper(ABC):
                 _add_to_summed_grad(parameter, torch.zeros_like(parameter))
             return ClipStats(norms_B=losses_V.new_zeros(0).double(), num_nonfinite=0)
         with torch.autocast(losses_V.device.type, enabled=False):
-            return self._backward(losses_V, weights_V, num_units)
+            records = self._records((losses_V * weights_V.to(losses_V)).sum(), num_units)
+            return self._add_clipped(list(records), num_units, losses_V.device)
 
     @abstractmethod
-    def _backward(self, losses_V: Tensor, weights_V: Tensor, num_units: int) -> ClipStats:
-        """The engine's way for a batch of at least one unit."""
+    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
+        """Run the backward of the weighted loss, and give one record a parameter."""
 
     def _check(self, losses_V: Tensor, weights_V: Tensor) -> int:
         if losses_V.dim() != 1:
@@ -131,22 +141,6 @@ class Clipper(ABC):
             )
         return len(losses_V) // self.views_per_unit
 
-
-class OnePassClipper(Clipper):
-    """Book-keeping in one backward pass; the method is in docs/clipping.md."""
-
-    module: OnePassModule
-
-    def __init__(self, model: nn.Module, coefficients: Coefficients, views: int) -> None:
-        super().__init__(OnePassModule(model), coefficients, views)
-        self.generic_modules = self.module.generic_modules
-
-    def _backward(self, losses_V: Tensor, weights_V: Tensor, num_units: int) -> ClipStats:
-        with self.module.tape.recording(num_units):
-            (losses_V * weights_V.to(losses_V.dtype)).sum().backward()
-            records = self.module.tape.take()
-        return self._add_clipped(records, num_units, losses_V.device)
-
     @torch.no_grad()
     def _add_clipped(
         self, records: list[Record], num_units: int, device: torch.device
@@ -168,6 +162,46 @@ class OnePassClipper(Clipper):
             if parameter.summed_grad is None:  # type: ignore[attr-defined]
                 _add_to_summed_grad(parameter, torch.zeros_like(parameter))
         return ClipStats(norms_B=norms_B, num_nonfinite=num_nonfinite)
+
+
+class OnePassClipper(Clipper):
+    """Book-keeping in one backward pass; the method is in docs/clipping.md."""
+
+    module: OnePassModule
+
+    def __init__(
+        self, model: nn.Module, coefficients: Coefficients, views: int, dtype: torch.dtype
+    ) -> None:
+        super().__init__(OnePassModule(model), coefficients, views, dtype)
+        self.generic_modules = self.module.generic_modules
+
+    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
+        with self.module.tape.recording(num_units):
+            loss.backward()
+            return self.module.tape.take()
+
+
+class OpacusClipper(Clipper):
+    """A reference: Opacus' hooks or functorch per-sample gradients, corrected."""
+
+    module: CorrectedGradSampleModule
+
+    def __init__(
+        self,
+        model: nn.Module,
+        coefficients: Coefficients,
+        views: int,
+        dtype: torch.dtype,
+        *,
+        functorch: bool,
+    ) -> None:
+        module = CorrectedGradSampleModule(model, force_functorch=functorch)
+        super().__init__(module, coefficients, views, dtype)
+
+    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
+        with without_hook_warning():
+            loss.backward()
+        return self.module.take(num_units)
 
 
 def make_clipper(
@@ -204,8 +238,10 @@ def make_clipper(
     dtype = dtype or _checked_dtype(model)
     coefficients = Coefficients(rule=rule, max_grad_norm=max_grad_norm, slack=_slack_of(dtype))
     if engine == "onepass":
-        return OnePassClipper(model, coefficients, views_per_unit)
-    raise UserError(f"performance.clipping_engine={engine} is not built yet.")
+        return OnePassClipper(model, coefficients, views_per_unit, dtype)
+    return OpacusClipper(
+        model, coefficients, views_per_unit, dtype, functorch=engine == "opacus_functorch"
+    )
 
 
 def _checked_dtype(model: nn.Module) -> torch.dtype:

@@ -29,11 +29,11 @@ class RecordingModule(RecordingLayer):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's own result; the gradients of all parameters inside it are recorded."""
-        if self._dpmed_is_inside or not torch.is_grad_enabled():
-            return self._own_forward(*args, **kwargs)
+        if self._dpmed_is_inside or self._is_plain():
+            return self.own_forward(*args, **kwargs)
         num_rows = next((len(a) for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), 0)
         if num_rows == 0:
-            return self._own_forward(*args, **kwargs)
+            return self.own_forward(*args, **kwargs)
         copies = {
             name: _CopyPerRow.apply(
                 self._dpmed_tape.anchor, (parameter,), num_rows, self._dpmed_tape
@@ -42,9 +42,6 @@ class RecordingModule(RecordingLayer):
             if parameter.requires_grad
         }
         return self._map_over_rows(num_rows, copies, args, kwargs)
-
-    def _own_forward(self, *args: Any, **kwargs: Any) -> Any:
-        return super(RecordingLayer, self).forward(*args, **kwargs)  # type: ignore[misc]
 
     def _map_over_rows(
         self, num_rows: int, copies: dict[str, Tensor], args: Any, kwargs: Any

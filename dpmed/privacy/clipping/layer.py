@@ -26,14 +26,18 @@ class RecordingLayer(nn.Module):
     #: The layer's output through a Function that records; given by each rule.
     record_forward: Callable[..., Tensor]
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's output; its parameters' gradients go to the tape."""
-        if not torch.is_grad_enabled() or not self._has_trainable():
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        if self._is_plain():
+            return self.own_forward(*args, **kwargs)
         return self.record_forward(*args, **kwargs)
 
-    def _has_trainable(self) -> bool:
-        return any(p is not None and p.requires_grad for p in self._parameters.values())
+    def own_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the layer does by itself."""
+        return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+    def _is_plain(self) -> bool:
+        return self._dpmed_tape.is_paused or not torch.is_grad_enabled()
 
 
 def make_recording(layer: nn.Module, rule: type[RecordingLayer], tape: Tape) -> None:

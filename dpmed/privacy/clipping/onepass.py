@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from opacus.grad_sample.gsm_base import AbstractGradSampleModule
@@ -51,6 +52,15 @@ class OnePassModule(AbstractGradSampleModule):
         """The model's parameters under the model's names."""
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.replace(_PREFIX, "", 1), parameter
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Ordinary forwards and ordinary gradients, for comparisons."""
+        self.tape.is_paused = True
+        try:
+            yield
+        finally:
+            self.tape.is_paused = False
 
     def remove_hooks(self) -> None:
         """Give every layer its own forward back."""

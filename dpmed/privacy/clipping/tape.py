@@ -28,6 +28,8 @@ class Tape:
         #: An input of every recording Function, so that backward reaches those whose layer input
         #: needs no gradient. The parameters themselves stay out of the graph.
         self.anchor = torch.zeros(0, requires_grad=True)
+        #: While paused, every layer runs its own forward and ordinary autograd applies.
+        self.is_paused = False
         self._num_units = 0
         self._names = parameter_names or {}
         self._records: list[Record] = []

@@ -85,3 +85,10 @@ def test_automatic_rule(exactness: Any) -> None:
     comparison = exactness.compare(model, images, rule="automatic", max_grad_norm=0.7)
     comparison.assert_below(FLOAT64_TOLERANCE)
     assert comparison.clipper.sensitivity == 0.7
+
+
+@pytest.mark.parametrize("engine", ["opacus_hooks", "opacus_functorch"])
+def test_reference_engines(exactness: Any, engine: str) -> None:
+    model = exactness.randomise(convnext(depths=(1, 1, 1, 1))).double()
+    images = torch.randn(4, 1, 64, 64, dtype=torch.float64)
+    exactness.compare(model, images, engine=engine, views=2).assert_below(FLOAT64_TOLERANCE)
