@@ -75,14 +75,12 @@ class BinnedError:
         bin_N = equal_mass_bins(rows.scores)
         residual_N = rows.positive - rows.scores
         self._residuals_KP = _binned(bootstrap, rows, bin_N, residual_N)
-        self._images_P = np.bincount(
-            bootstrap.patients_N[rows.rows_N], minlength=bootstrap.num_patients
-        ).astype(np.float32)
+        self._images_1P = _binned(bootstrap, rows, np.zeros_like(bin_N), np.ones(len(bin_N)))
 
     def __call__(self, weights_PB: np.ndarray) -> np.ndarray:
         """The error of each resample, [B]; NaN where no image was drawn."""
         error_B = np.abs(self._residuals_KP @ weights_PB).sum(axis=0, dtype=np.float64)
-        return _ratio(error_B, self._images_P @ weights_PB)
+        return _ratio(error_B, (self._images_1P @ weights_PB)[0])
 
 
 def _roc_thresholds(rows: Cases) -> np.ndarray:

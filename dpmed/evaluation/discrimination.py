@@ -9,11 +9,13 @@ patient bootstrap (`bootstrap.py`); missing labels count as neither class.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dpmed.evaluation.bootstrap import PatientBootstrap
+from dpmed.evaluation.delong import delong, delong_interval
 from dpmed.evaluation.estimability import Cases, Minimum, cases
 from dpmed.evaluation.estimates import Planned, not_estimable
 from dpmed.evaluation.predictions import LabelColumn
@@ -29,7 +31,12 @@ THRESHOLDED = ("sensitivity", "specificity", "f1", "balanced_accuracy")
 
 
 def plan_discrimination(
-    bootstrap: PatientBootstrap, columns: Sequence[LabelColumn], thresholds: Thresholds
+    bootstrap: PatientBootstrap,
+    columns: Sequence[LabelColumn],
+    thresholds: Thresholds,
+    *,
+    confidence: float,
+    model: str = "",
 ) -> dict[str, Any]:
     """Registers every metric of the split; returns `<metric>.<label>` with `Planned` leaves.
 
@@ -37,19 +44,27 @@ def plan_discrimination(
         bootstrap: of the split's rows.
         columns: the labels.
         thresholds: by label; None where there is none.
+        confidence: of the DeLong intervals that stand beside AUROC where each patient has one
+            image.
+        model: tells models apart that share a bootstrap.
     """
     rows = [cases(column) for column in columns]
     planned: dict[str, Any] = {
-        metric: _plan_ranking(bootstrap, metric, rows) for metric in RANKINGS
+        metric: _plan_ranking(bootstrap, metric, (model, "split"), rows) for metric in RANKINGS
     }
-    planned |= {metric: _plan_rate(bootstrap, metric, rows, thresholds) for metric in THRESHOLDED}
+    if bootstrap.num_patients == len(bootstrap.patients_N):
+        for each in rows:
+            label = each.column.name
+            planned["auroc"][label] = _with_delong(planned["auroc"][label], each, confidence)
     oracle = {
         each.column.name: youden(each)
         for each in rows
         if each.reason(Minimum(), needs_ranking=True) is None
     }
+    for metric in THRESHOLDED:
+        planned[metric] = _plan_rate(bootstrap, metric, (model, "split"), rows, thresholds)
     planned["oracle"] = {
-        metric: _plan_rate(bootstrap, metric, rows, oracle, scope="oracle")
+        metric: _plan_rate(bootstrap, metric, (model, "oracle"), rows, oracle)
         for metric in THRESHOLDED
     }
     return planned
@@ -91,30 +106,35 @@ def plan_macro(
 
 
 def _plan_ranking(
-    bootstrap: PatientBootstrap, metric: str, rows: Sequence[Cases]
+    bootstrap: PatientBootstrap, metric: str, scope: Hashable, rows: Sequence[Cases]
 ) -> dict[str, Planned]:
     planned: dict[str, Planned] = {}
     for each in rows:
         reason = each.reason(Minimum(), needs_ranking=True)
         planned[each.column.name] = Planned(
-            key=add_ranking(bootstrap, metric, "split", each) if reason is None else None,
+            key=add_ranking(bootstrap, metric, scope, each) if reason is None else None,
             num_positive=each.num_positive,
             num_negative=each.num_negative,
             reason=reason,
         )
-    macro = plan_macro(bootstrap, "split", planned)
+    macro = plan_macro(bootstrap, scope, planned)
     micro = _plan_micro_ranking(
-        bootstrap, metric, [each for each in rows if planned[each.column.name].reason is None]
+        bootstrap,
+        metric,
+        scope,
+        [each for each in rows if planned[each.column.name].reason is None],
     )
     return {**planned, "macro": macro, "micro": micro}
 
 
-def _plan_micro_ranking(bootstrap: PatientBootstrap, metric: str, rows: Sequence[Cases]) -> Planned:
+def _plan_micro_ranking(
+    bootstrap: PatientBootstrap, metric: str, scope: Hashable, rows: Sequence[Cases]
+) -> Planned:
     if not rows:
         return Planned(
             key=None, num_positive=0, num_negative=0, reason=not_estimable("no label is")
         )
-    key = (metric, "split", "micro")
+    key = (metric, scope, "micro")
     statistic = RANKINGS[metric](
         scores_N=np.concatenate([each.scores for each in rows]),
         positive_N=np.concatenate([each.positive for each in rows]),
@@ -129,12 +149,22 @@ def _plan_micro_ranking(bootstrap: PatientBootstrap, metric: str, rows: Sequence
     )
 
 
+def _with_delong(planned: Planned, rows: Cases, confidence: float) -> Planned:
+    if planned.reason is not None or min(rows.num_positive, rows.num_negative) < 2:
+        return planned
+    aurocs, covariance = delong(
+        rows.scores[None], rows.positive, patient_ids=np.arange(len(rows.scores))
+    )
+    low, high = delong_interval(aurocs[0], covariance[0, 0], confidence=confidence)
+    return replace(planned, extra={"delong_low": low, "delong_high": high})
+
+
 def _plan_rate(
     bootstrap: PatientBootstrap,
     metric: str,
+    scope: Hashable,
     rows: Sequence[Cases],
     thresholds: Thresholds,
-    scope: str = "split",
 ) -> dict[str, Planned]:
     rate = RATES[metric]
     planned: dict[str, Planned] = {}

@@ -9,7 +9,7 @@ is ever dropped: what cannot be estimated becomes null with a reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Planned:
         value: the point estimate, where another library has computed it; otherwise the
             bootstrap's own value on the table.
         extra: further fields of this entry.
+        summarise: further fields from its values on the resamples, such as a p value.
         reflected: whether its interval is the reflected one (`bootstrap.Draws.interval`).
     """
 
@@ -42,6 +43,7 @@ class Planned:
     reason: str | None = None
     value: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    summarise: Callable[[np.ndarray], dict[str, Any]] | None = None
     reflected: bool = False
 
 
@@ -81,6 +83,7 @@ def not_estimable(what: str) -> str:
 def _entry(planned: Planned, draws: Mapping[Hashable, Draws], confidence: float) -> dict[str, Any]:
     value = low = high = None
     reason, num_redrawn = planned.reason, 0
+    summary: dict[str, Any] = {}
     if reason is None:
         drawn = draws[planned.key]
         value = planned.value if planned.value is not None else float(drawn.point)
@@ -89,6 +92,7 @@ def _entry(planned: Planned, draws: Mapping[Hashable, Draws], confidence: float)
             value, reason = None, not_estimable("undefined on this table")
         elif drawn.is_complete:
             low, high = drawn.interval(confidence, reflected=planned.reflected)
+            summary = planned.summarise(drawn.values_R) if planned.summarise else {}
         else:
             reason = "interval " + not_estimable(
                 f"undefined on {num_redrawn} of {num_redrawn + len(drawn.values_R)} resamples"
@@ -100,6 +104,7 @@ def _entry(planned: Planned, draws: Mapping[Hashable, Draws], confidence: float)
         "num_positive": planned.num_positive,
         "num_negative": planned.num_negative,
         **planned.extra,
+        **summary,
     }
     if reason is not None:
         entry["reason"] = reason

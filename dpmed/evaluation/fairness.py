@@ -53,9 +53,10 @@ class _Attribute:
     groups: Mapping[str, Cases]
     threshold: float | None
     minimum: Minimum
+    model: str
 
     def scope(self, group: str) -> Hashable:
-        return (self.name, group)
+        return (self.model, self.name, group)
 
     def reason(self, group: str, metric: str) -> str | None:
         """Why a metric of this group is not estimable; None when it is."""
@@ -80,6 +81,7 @@ def plan_subgroups(
     thresholds: Thresholds,
     *,
     minimum: Minimum,
+    model: str = "",
 ) -> dict[str, Any]:
     """Registers every group's metrics; returns `<attribute>.<group>.<metric>.<label>`.
 
@@ -89,6 +91,7 @@ def plan_subgroups(
         groups: group name of each row by attribute (`groups.assign_groups`).
         thresholds: by label, frozen on validation; None where there is none.
         minimum: the fewest positives and negatives that a group's metric may rest on.
+        model: tells models apart that share a bootstrap.
     """
     planned: dict[str, Any] = {}
     for name, group_N in groups.items():
@@ -101,10 +104,13 @@ def plan_subgroups(
                 groups={group: cases(column, group_N == group) for group in names},
                 threshold=thresholds.get(column.name),
                 minimum=minimum,
+                model=model,
             )
             _plan_label(bootstrap, attribute, planned[name])
         for group, metrics in planned[name].items():
-            metrics["auroc"]["macro"] = plan_macro(bootstrap, (name, group), metrics["auroc"])
+            metrics["auroc"]["macro"] = plan_macro(
+                bootstrap, (model, name, group), metrics["auroc"]
+            )
     return planned
 
 

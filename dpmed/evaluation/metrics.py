@@ -190,7 +190,9 @@ def _evaluate_table(table: pd.DataFrame, settings: _Settings) -> dict[str, Any]:
         age_bins=settings.age_bins,
         intersections=settings.intersections,
     )
-    planned = plan_discrimination(bootstrap, columns, settings.thresholds)
+    planned = plan_discrimination(
+        bootstrap, columns, settings.thresholds, confidence=settings.confidence
+    )
     planned["roc"] = {column.name: plan_roc(bootstrap, cases(column)) for column in columns}
     planned["subgroups"] = plan_subgroups(
         bootstrap, columns, groups, settings.thresholds, minimum=settings.minimum

@@ -163,7 +163,7 @@ def validate_predictions(
 
 
 def match_predictions(
-    predictions: pd.DataFrame, images: Sequence[str], *, source: str = "predictions"
+    predictions: pd.DataFrame, images: Sequence[str] | pd.Series, *, source: str = "predictions"
 ) -> pd.DataFrame:
     """The predictions in the order of `images`, which must be the same set.
 

@@ -58,8 +58,7 @@ class WeightedAuroc:
         self._positives_are_pivots = positive_N.sum() * 2 <= len(positive_N)
         pivot_N = positive_N if self._positives_are_pivots else ~positive_N
         self._chunks = list(_chunks(scores_N, pivot_N, patients_N, num_patients))
-        self._pivots_P = _count(patients_N[pivot_N], num_patients)
-        self._others_P = _count(patients_N[~pivot_N], num_patients)
+        self._classes_2P = _sparse_counts((~pivot_N).astype(int), patients_N, (2, num_patients))
 
     def __call__(self, weights_PB: np.ndarray) -> np.ndarray:
         """The AUROC of each resample, [B]; NaN where a class is absent.
@@ -79,8 +78,8 @@ class WeightedAuroc:
                 pairs_B += np.multiply(pivots_GB[chunk.tied_rows], tied_GB, dtype=np.float64).sum(
                     axis=0
                 )
-        num_pivots_B = (self._pivots_P @ weights_PB).astype(np.float64)
-        pairs_B = _divide(pairs_B, num_pivots_B * (self._others_P @ weights_PB))
+        num_pivots_B, num_others_B = (self._classes_2P @ weights_PB).astype(np.float64)
+        pairs_B = _divide(pairs_B, num_pivots_B * num_others_B)
         return pairs_B if self._positives_are_pivots else 1 - pairs_B
 
 
@@ -105,7 +104,6 @@ class WeightedAveragePrecision:
         assert len(scores_N) < LARGEST_EXACT // 2, "too many rows for exact float32 counts"
         # Descending scores: what has been passed is called positive at this threshold.
         self._chunks = list(_chunks(-scores_N, positive_N, patients_N, num_patients))
-        self._positives_P = _count(patients_N[positive_N], num_patients)
 
     def __call__(self, weights_PB: np.ndarray) -> np.ndarray:
         """The average precision of each resample, [B]; NaN without positives."""
@@ -121,7 +119,7 @@ class WeightedAveragePrecision:
             called_GB = np.add(true_GB, false_GB, dtype=np.float64)
             called_GB[called_GB == 0] = 1
             sum_B += (pivots_GB * (true_GB / called_GB)).sum(axis=0)
-        return _divide(sum_B, self._positives_P @ weights_PB)
+        return _divide(sum_B, true_B)
 
 
 def _chunks(
@@ -151,6 +149,7 @@ def _chunks(
 def _sparse_counts(
     rows: np.ndarray, patients: np.ndarray, shape: tuple[int, int]
 ) -> sparse.csr_array:
+    # Sparse even where a dense product would do: idle BLAS threads spin and slow the pool down.
     ones = np.ones(len(rows), np.float32)
     return sparse.coo_array((ones, (rows, patients)), shape=shape).tocsr()
 
@@ -161,10 +160,6 @@ def _running_total(counts_GB: np.ndarray, carry_B: np.ndarray) -> np.ndarray:
     np.cumsum(counts_GB, axis=0, out=counts_GB)
     carry_B[:] = counts_GB[-1]
     return counts_GB
-
-
-def _count(patients: np.ndarray, num_patients: int) -> np.ndarray:
-    return np.bincount(patients, minlength=num_patients).astype(np.float32)
 
 
 def _divide(numerator_B: np.ndarray, denominator_B: np.ndarray) -> np.ndarray:
