@@ -87,13 +87,13 @@ def _data_and_model(run: RunFiles) -> list[Row]:
 
 
 def _utility(run: RunFiles) -> list[Row]:
-    _, results = reported_split(run)
+    split, results = reported_split(run)
     has_intervals = mapping(results, "auroc", "macro").get("ci_low") is not None
     return [
         _row("Utility metric", "AUROC" if results.get("auroc") else None),
         _row("Intervals", "95 %, patients resampled" if has_intervals else None),
         _row("Subgroups", ", ".join(mapping(results, "subgroups"))),
-        _row("Calibration", "yes" if results.get("calibration") else None),
+        _row("Calibration", "yes" if mapping(run.metrics, "calibration", split) else None),
         _row("External evaluation", ", ".join(mapping(run.metrics, "external"))),
         _row("Comparison with a non-private twin", mapping(run.metrics, "comparison").get("name")),
     ]

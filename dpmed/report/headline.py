@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil
 from typing import Any
 
 from dpmed.report.numbers import (
     Estimate,
+    at_most,
     compact,
-    decimal,
     estimate,
     group_name,
     label_name,
@@ -23,6 +23,7 @@ from dpmed.report.numbers import (
 from dpmed.report.run_files import RunFiles, is_number
 
 SUMMARIES = ("macro", "micro")
+_EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +57,6 @@ def mapping(parent: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     for name in names:
         node = node.get(name) if isinstance(node, Mapping) else None
     return node if isinstance(node, Mapping) else {}
-
-
-def membership_accuracy(epsilon: float, delta: float) -> float:
-    """The largest share of right guesses whether one unit was in the training set.
-
-    The guesser knows everything else and starts from an even chance.
-
-    Guarantee:
-        (TPR + TNR) / 2 <= (e^epsilon + delta) / (1 + e^epsilon) for every test between
-        neighbours of an (epsilon, delta)-DP mechanism.
-
-    Source:
-        Kairouz, Oh and Viswanath 2015, arXiv 1311.0776, theorem 2.1: adding
-        FPR + e^eps FNR >= 1 - delta and its mirror image.
-    """
-    shrink = exp(-epsilon)
-    return (1 + delta * shrink) / (1 + shrink)
 
 
 def _how_good(run: RunFiles) -> Sentence:
@@ -210,20 +194,22 @@ def _what_is_guaranteed(run: RunFiles) -> Sentence:
 
 def _guarantee(plan: Mapping[str, Any], question: str) -> Sentence:
     unit = str(plan.get("unit", "unit"))
-    epsilon, delta = float(plan["epsilon"]), float(plan["delta"])
-    share = membership_accuracy(epsilon, delta)
-    whose = "patient (all images together)" if unit == "patient" else unit
+    whose = "patient, all images together" if unit == "patient" else f"{unit}, not each patient"
     answer = (
-        f"The released weights are differentially private for each training {whose}: "
-        f"epsilon {decimal(epsilon, 2)} at delta {scientific(delta)}."
+        f"The released weights are differentially private for each training {whose}: epsilon "
+        f"{at_most(float(plan['epsilon']))} at delta {scientific(float(plan['delta']))}."
     )
-    detail = (
-        f"Someone who knows everything else and must guess whether one {unit} took part is right "
-        f"at most {percent_at_most(share)} of the time, whatever the attack; a coin flip is right "
-        f"50 %. The training set has N = {compact(plan.get('num_units'))} {unit}s, a number "
-        f"declared public."
-    ).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
-    return Sentence(question=question, answer=answer, detail=detail)
+    accuracy, detail = plan.get("membership_accuracy"), ""
+    if is_number(accuracy):
+        detail = (
+            f"Someone who knows everything else and must guess whether one {unit} took part is "
+            f"right at most {percent_at_most(accuracy)} of the time, whatever the attack; a coin "
+            f"flip is right 50 %. "
+        )
+    detail += (
+        f"The number of training {unit}s, N = {compact(plan.get('num_units'))}, is declared public."
+    )
+    return Sentence(question=question, answer=answer, detail=detail.replace(" = ", _EQUALS))
 
 
 def percent_at_most(share: float) -> str:

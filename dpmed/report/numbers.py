@@ -5,6 +5,7 @@ Stands between the JSON files and the templates. Must not compute a metric.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _METRIC_NAMES = {
     "underdiagnosis": "Underdiagnosis",
     "overdiagnosis": "Overdiagnosis",
     "ece": "ECE",
+    "in_the_large": "Calibration in the large",
     "brier": "Brier score",
     "log_loss": "Log-loss",
 }
@@ -118,6 +120,13 @@ def decimal(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def at_most(epsilon: float) -> str:
+    """Epsilon rounded up, so that no printed figure is better than the guaranteed one."""
+    digits = 2 if epsilon >= 1 else 3
+    # The inner rounding keeps 8.0 from becoming 8.01 through the binary product.
+    return f"{math.ceil(round(epsilon * 10**digits, 6)) / 10**digits:.{digits}f}"
+
+
 def compact(value: object) -> str:
     """A setting as a reader would write it: 6e-06, 0.0102, 112,120, yes, none."""
     if value is None:
@@ -143,6 +152,11 @@ def scientific(value: float) -> str:
         if mantissa == "1"
         else f"{mantissa}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{digits}"
     )
+
+
+def setting_name(name: str) -> str:
+    """A setting in words: `num_steps` becomes `Number of steps`."""
+    return re.sub(r"^num_", "number of ", name).replace("_", " ").capitalize()
 
 
 def label_name(label: str) -> str:

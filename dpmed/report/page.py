@@ -20,8 +20,8 @@ import dpmed
 from dpmed.report import checklist, performance, privacy_section, provenance_section, subgroups
 from dpmed.report.card import write_card
 from dpmed.report.figures import Figure, write_figures
-from dpmed.report.headline import headline
-from dpmed.report.numbers import compact, moment, quiet_intervals
+from dpmed.report.headline import headline, percent_at_most
+from dpmed.report.numbers import compact, moment, quiet_intervals, scientific
 from dpmed.report.run_files import RunFiles, Unavailable, read_run
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ SECTIONS = (
     Section(id="performance", title="How good", build=performance.discrimination, is_covered=False),
     Section(id="roc", title="ROC curves", build=performance.roc_curves, is_covered=False),
     Section(id="subgroups", title="For whom", build=subgroups.subgroups, is_covered=False),
+    Section(id="calibration", title="Calibration", build=performance.calibration, is_covered=False),
     Section(id="further", title="Further estimates", build=performance.further_estimates,
             is_covered=False),
     Section(id="privacy", title="What is guaranteed", build=privacy_section.privacy,
@@ -113,7 +114,9 @@ def make_environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["compact"] = compact
+    environment.filters["at_most_percent"] = percent_at_most
     environment.filters["moment"] = moment
+    environment.filters["scientific"] = scientific
     environment.filters["quiet_intervals"] = quiet_intervals
     for name in ("plot.css", "page.css", "page.js"):
         content = (_TEMPLATES / name).read_text(encoding="utf-8")

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from dpmed.report.figures import Figure
 from dpmed.report.forest import ForestBlock, ForestRow, ForestTable
 from dpmed.report.headline import SUMMARIES, mapping, reported_split, split_size
@@ -17,11 +19,12 @@ from dpmed.report.numbers import (
     metric_name,
     walk_estimates,
 )
+from dpmed.report.plot_calibration import reliability_figure
 from dpmed.report.plot_intervals import auroc_scale, interval_figure
-from dpmed.report.plot_roc import roc_figure
+from dpmed.report.plot_roc import RocInput, roc_figure
 from dpmed.report.run_files import RunFiles, Unavailable
 
-_NOT_METRICS = ("auroc", "subgroups", "gaps", "calibration", "oracle")
+_NOT_METRICS = ("auroc", "subgroups", "gaps", "calibration", "oracle", "roc")
 
 
 def discrimination(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
@@ -69,28 +72,71 @@ def roc_curves(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     """One ROC plot a label, with the subgroups that can be laid over it.
 
     Raises:
-        Unavailable: there are no predictions, or no label has both outcomes.
+        Unavailable: no label has a curve, in the metrics or from the predictions.
     """
     split, results = reported_split(run)
-    if split not in run.predictions:
-        file = f"predictions/{split}.parquet"
-        raise Unavailable(run.problems.get(file, f"{file} has no rows."))
-    table = run.predictions[split]
-    columns = [str(name) for name in table.columns]
-    labels = [name.removeprefix("prob_") for name in columns if name.startswith("prob_")]
-    groups = _groups(results)
+    predictions = run.predictions.get(split, pd.DataFrame())
+    columns = [str(name) for name in predictions.columns]
+    labels = list(mapping(results, "roc")) or [
+        name.removeprefix("prob_") for name in columns if name.startswith("prob_")
+    ]
+    groups = _groups(results) if len(predictions) else {}
     drawn, missing = [], []
     for label in labels:
-        auroc = estimate(mapping(results, "auroc").get(label))
-        figure = roc_figure(table, label, auroc=auroc, groups=groups)
+        roc = _roc_input(results, label)
+        figure = roc_figure(roc, predictions=predictions, groups=groups)
         if figure is None:
             missing.append(label_name(label))
         else:
-            drawn.append((label_name(label), auroc, figure))
+            drawn.append((label_name(label), roc.auroc, figure))
     if not drawn:
-        raise Unavailable("No label has both positives and negatives with finite scores.")
+        file = f"predictions/{split}.parquet"
+        raise Unavailable(run.problems.get(file, "No label has positives and negatives."))
     figures.extend(figure for _, _, figure in drawn)
-    return {"split": split, "curves": drawn, "missing": missing, "attributes": list(groups)}
+    return {
+        "split": split,
+        "curves": drawn,
+        "missing": missing,
+        "attributes": list(groups),
+        "problem": run.problems.get(f"predictions/{split}.parquet", ""),
+    }
+
+
+def _roc_input(results: Mapping[str, Any], label: str) -> RocInput:
+    sensitivity = estimate(mapping(results, "sensitivity").get(label)).value
+    specificity = estimate(mapping(results, "specificity").get(label)).value
+    point = None
+    if sensitivity is not None and specificity is not None:
+        point = (1 - specificity, sensitivity)
+    return RocInput(
+        label=label,
+        curve=mapping(results, "roc", label),
+        auroc=estimate(mapping(results, "auroc").get(label)),
+        operating_point=point,
+    )
+
+
+def calibration(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
+    """Reliability of every label, and the calibration metrics.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    run.need("metrics.json")
+    split, _ = reported_split(run)
+    tree = mapping(run.metrics, "calibration", split)
+    curves = mapping(tree, "reliability")
+    drawn = []
+    for label in curves:
+        ece = estimate(mapping(tree, "ece").get(label))
+        figure = reliability_figure(mapping(curves, label), label, ece=ece)
+        if figure is not None:
+            drawn.append((label_name(label), ece, figure))
+    figures.extend(figure for _, _, figure in drawn)
+    metrics = _transposed(tree)
+    if metrics is None and not drawn:
+        raise Unavailable(f"metrics.json holds no calibration of the {split} split.")
+    return {"split": split, "curves": drawn, "metrics": metrics}
 
 
 def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
@@ -102,7 +148,6 @@ def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     del figures
     split, results = reported_split(run)
     parts = {
-        "Calibration": mapping(run.metrics, "calibration", split),
         "At a threshold refitted on this very split (flattering, for comparison only)": mapping(
             results, "oracle"
         ),
@@ -114,7 +159,7 @@ def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     }
     blocks = [(title, matrix) for title, tree in parts.items() if (matrix := _matrix(tree))]
     if not blocks:
-        raise Unavailable("metrics.json holds no calibration, external site or geometry.")
+        raise Unavailable("metrics.json holds no external site or geometry.")
     return {"split": split, "blocks": blocks}
 
 
@@ -137,6 +182,10 @@ def _matrix(tree: object) -> dict[str, Any] | None:
     missing = estimate(None)
     rows = [(name, [cells.get((name, column), missing) for column in columns]) for name in names]
     return {"columns": columns, "rows": rows}
+
+
+def _transposed(tree: Mapping[str, Any]) -> dict[str, Any] | None:
+    return _matrix({name: part for name, part in tree.items() if name != "reliability"})
 
 
 def _left_out(entry: object) -> str:

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from dpmed.report.figures import Figure
-from dpmed.report.svg import Drawing, Frame, linear, nice_ticks
-
-_WIDTH, _HEIGHT = 380.0, 230.0
+from dpmed.report.svg import Frame, nice_ticks, small_frame
 
 
 def epsilon_figure(
@@ -25,29 +23,25 @@ def epsilon_figure(
         target: the planned epsilon, drawn as a dashed line.
         steps_done: where the run stands; None where unknown.
     """
-    drawing = Drawing(
-        width=_WIDTH, height=_HEIGHT,
-        label=f"Epsilon after each step, ending at {points[-1][1]:.3g} of {target:.3g} allowed",
-    )  # fmt: skip
     last_step = points[-1][0]
     top = max(target, points[-1][1]) * 1.08
-    frame = Frame(
-        drawing=drawing, left=34, right=_WIDTH - 14, top=26, bottom=_HEIGHT - 38,
-        x=linear((0, last_step), (34, _WIDTH - 14)), y=linear((0, top), (_HEIGHT - 38, 26)),
-    )  # fmt: skip
+    label = f"Epsilon after each step, ending at {points[-1][1]:.3g} of {target:.3g} allowed"
+    frame = small_frame(label, x=(0, last_step), y=(0, top))
     frame.x_axis([(tick, f"{tick:,g}") for tick in nice_ticks(0, last_step, 4)], "Logical steps")
     frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(0, top, 4)], "Epsilon spent")
     frame.curve([(0, target), (last_step, target)], "reference")
     note = f"target {target:g}"
-    drawing.text((frame.right, frame.y(target) - 4), note, "note", "end")
+    frame.drawing.text((frame.right, frame.y(target) - 4), note, "note", "end")
     frame.curve([(0.0, 0.0), *points] if points[0][0] > 0 else points, "curve s1")
     for steps, epsilon in points:
         place = (frame.x(steps), frame.y(epsilon))
-        drawing.circle(place, 6, "hit s1", tip=f"after {steps:,g} steps: epsilon {epsilon:.3g}")
+        frame.drawing.circle(
+            place, 6, "hit s1", tip=f"after {steps:,g} steps: epsilon {epsilon:.3g}"
+        )
     _mark_end(frame, points, steps_done)
     return Figure(
         name="epsilon_over_steps",
-        drawing=drawing,
+        drawing=frame.drawing,
         data=pd.DataFrame(points, columns=["num_steps", "epsilon"]),
     )
 

@@ -1,66 +1,81 @@
-"""ROC curves of one label: all images, and one curve per subgroup to lay over it.
+"""ROC curves of one label: all images with their band, and one curve per subgroup to lay over it.
 
-Curves come from the predictions; the AUROC printed in the corner comes from `metrics.json`, so that
-no number is computed twice. Must not estimate an uncertainty.
+The curve over all images, its band and the AUROC in the corner come from `metrics.json`; the
+groups' curves, which that file does not hold, come from the predictions and carry no number. Must
+not estimate an uncertainty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_curve
 
+from dpmed.report.curves import read_curve
 from dpmed.report.figures import Figure
 from dpmed.report.numbers import Estimate, age_bounds, group_name, label_name, slug
-from dpmed.report.svg import NUM_SERIES, Drawing, Frame, linear
+from dpmed.report.svg import NUM_SERIES, UNIT_TICKS, Drawing, Frame, small_frame
 
-_SIZE = 260.0
+_COLUMNS = ["fpr", "tpr", "ci_low", "ci_high"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RocInput:
+    """What `metrics.json` says about one label.
+
+    Attributes:
+        curve: entry of `roc`; empty where there is none, and the predictions are used.
+        auroc: printed in the corner.
+        operating_point: (FPR, TPR) at the frozen threshold; None where there is none.
+    """
+
+    label: str
+    curve: Mapping[str, object]
+    auroc: Estimate
+    operating_point: tuple[float, float] | None
 
 
 def roc_figure(
-    predictions: pd.DataFrame,
-    label: str,
-    *,
-    auroc: Estimate,
-    groups: Mapping[str, Sequence[str]],
+    roc: RocInput, *, predictions: pd.DataFrame, groups: Mapping[str, Sequence[str]]
 ) -> Figure | None:
     """The ROC curve of a label; None without positives, negatives or finite scores.
 
     Args:
-        predictions: table with `label_<label>`, `prob_<label>` and the attributes.
-        label: which label to draw.
-        auroc: printed in the corner.
+        roc: what is known of the label.
+        predictions: `label_<label>`, `prob_<label>` and the attributes; may be empty.
         groups: attribute to the names of its groups; a group without a curve is left out.
     """
-    overall = _points(predictions, label)
+    overall = read_curve(roc.curve, x="fpr", y="tpr")
+    if overall is None:
+        overall = _curve(predictions, roc.label, tolerance=0.002)
     if overall is None:
         return None
-    curves = [("all", "all", _thin(overall))]
+    curves = [("all", "all", overall)]
     for attribute, names in groups.items():
         for name in names:
             members = predictions[_members(predictions, attribute, name)]
-            points = _points(members, label)
+            points = _curve(members, roc.label, tolerance=0.005)
             if points is not None:
-                curves.append((attribute, name, _thin(points, tolerance=0.005)))
-    return Figure(
-        name=f"roc_{slug(label)}", drawing=_draw(label, auroc, curves), data=_table(label, curves)
-    )
+                curves.append((attribute, name, points))
+    table = _table(roc.label, curves)
+    return Figure(name=f"roc_{slug(roc.label)}", drawing=_draw(roc, curves), data=table)
 
 
-def _points(predictions: pd.DataFrame, label: str) -> np.ndarray | None:
-    """Rows of (false positive rate, true positive rate, threshold); None where undefined."""
+def _curve(predictions: pd.DataFrame, label: str, *, tolerance: float) -> pd.DataFrame | None:
+    """The curve of these rows, without a band; None where it is undefined."""
     columns = [f"label_{label}", f"prob_{label}"]
     if not set(columns) <= set(predictions.columns):
         return None
     truth, score = (predictions[name].to_numpy(float, na_value=np.nan) for name in columns)
     known = np.isfinite(truth) & np.isfinite(score)
-    truth, score = truth[known], score[known]
-    if len(np.unique(truth)) < 2:
+    if len(np.unique(truth[known])) < 2:
         return None
-    fpr, tpr, threshold = roc_curve(truth, score)
-    return np.column_stack([fpr, tpr, threshold])
+    fpr, tpr, _ = roc_curve(truth[known], score[known])
+    points = _thin(np.column_stack([fpr, tpr]), tolerance)
+    return pd.DataFrame(points, columns=["fpr", "tpr"]).assign(ci_low=np.nan, ci_high=np.nan)
 
 
 def _members(predictions: pd.DataFrame, attribute: str, name: str) -> pd.Series:
@@ -73,7 +88,7 @@ def _members(predictions: pd.DataFrame, attribute: str, name: str) -> pd.Series:
     return predictions[column].astype("string").eq(name).fillna(False).astype(bool)
 
 
-def _thin(points: np.ndarray, tolerance: float = 0.002) -> np.ndarray:
+def _thin(points: np.ndarray, tolerance: float) -> np.ndarray:
     """The rows that a line within `tolerance` of the curve needs, both ends kept.
 
     Source:
@@ -84,7 +99,7 @@ def _thin(points: np.ndarray, tolerance: float = 0.002) -> np.ndarray:
     parts = [(0, len(points) - 1)]
     while parts:
         start, end = parts.pop()
-        distance = _distance_to_chord(points[start + 1 : end, :2], points[[start, end], :2])
+        distance = _distance_to_chord(points[start + 1 : end], points[[start, end]])
         if len(distance) and distance.max() > tolerance:
             middle = start + 1 + int(distance.argmax())
             keep[middle] = True
@@ -99,36 +114,51 @@ def _distance_to_chord(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.abs(along[0] * offset[:, 1] - along[1] * offset[:, 0]) / max(length, 1e-12)
 
 
-def _draw(label: str, auroc: Estimate, curves: list[tuple[str, str, np.ndarray]]) -> Drawing:
-    name = label_name(label)
-    drawing = Drawing(width=_SIZE, height=_SIZE, label=f"ROC curve, {name}: AUROC {auroc.text}")
-    frame = Frame(
-        drawing=drawing, left=30, right=_SIZE - 8, top=22, bottom=_SIZE - 36,
-        x=linear((0, 1), (30, _SIZE - 8)), y=linear((0, 1), (_SIZE - 36, 22)),
-    )  # fmt: skip
-    ticks = [(value, f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
-    frame.x_axis(ticks, "False positive rate")
-    frame.y_axis(ticks, "True positive rate")
+def _draw(roc: RocInput, curves: list[tuple[str, str, pd.DataFrame]]) -> Drawing:
+    name = label_name(roc.label)
+    label = f"ROC curve, {name}: AUROC {roc.auroc.text}"
+    frame = small_frame(label, x=(0, 1), y=(0, 1))
+    frame.x_axis(UNIT_TICKS, "False positive rate")
+    frame.y_axis(UNIT_TICKS, "True positive rate")
     frame.curve([(0, 0), (1, 1)], "reference")
+    _draw_everybody(frame, name, curves[0][2])
     _draw_groups(frame, curves)
-    everyone = curves[0][2]
-    frame.curve([(x, y) for x, y, _ in everyone], "curve s1")
-    for fpr, tpr, threshold in everyone[:: max(1, len(everyone) // 30)]:
-        tip = f"{name}: at threshold {min(threshold, 1):.3f}, finds {tpr:.0%} of cases, "
-        place = (frame.x(fpr), frame.y(tpr))
-        drawing.circle(place, 6, "hit s1", tip=f"{tip}false alarms in {fpr:.0%} of the others")
-    _draw_caption(frame, auroc)
-    return drawing
+    _draw_operating_point(frame, roc)
+    _draw_caption(frame, roc.auroc)
+    return frame.drawing
 
 
-def _draw_groups(frame: Frame, curves: list[tuple[str, str, np.ndarray]]) -> None:
+def _draw_everybody(frame: Frame, name: str, curve: pd.DataFrame) -> None:
+    rows = curve[_COLUMNS].to_numpy(float)
+    banded = rows[np.isfinite(rows).all(axis=1)]
+    if len(banded):
+        lower = [(fpr, low) for fpr, _, low, _ in banded]
+        upper = [(fpr, high) for fpr, _, _, high in banded]
+        frame.band(lower, upper, "band s1")
+    frame.curve([(fpr, tpr) for fpr, tpr, *_ in rows], "curve s1")
+    for fpr, tpr, low, high in rows[:: max(1, len(rows) // 30)]:
+        interval = f" (95 % band {low:.0%}–{high:.0%})" if np.isfinite(low + high) else ""
+        tip = f"{name}: finds {tpr:.0%} of cases{interval}, flags {fpr:.0%} of the others"
+        frame.drawing.circle((frame.x(fpr), frame.y(tpr)), 6, "hit s1", tip=tip)
+
+
+def _draw_operating_point(frame: Frame, roc: RocInput) -> None:
+    if roc.operating_point is None:
+        return
+    fpr, tpr = roc.operating_point
+    tip = f"at the threshold chosen on validation: finds {tpr:.0%}, flags {fpr:.0%} of the others"
+    frame.drawing.circle((frame.x(fpr), frame.y(tpr)), 4, "open s1", tip=tip)
+
+
+def _draw_groups(frame: Frame, curves: list[tuple[str, str, pd.DataFrame]]) -> None:
     attributes = dict.fromkeys(attribute for attribute, _, _ in curves[1:])
     for attribute in attributes:
         frame.drawing.open_group("overlay", attribute=attribute)
         members = [curve for curve in curves[1:] if curve[0] == attribute]
         for index, (_, name, points) in enumerate(members):
             series = f"s{index % (NUM_SERIES - 1) + 2}"
-            frame.curve([(x, y) for x, y, _ in points], f"curve thin {series}")
+            rows = points[["fpr", "tpr"]].to_numpy(float)
+            frame.curve([(fpr, tpr) for fpr, tpr in rows], f"curve thin {series}")
             row = frame.top + 14 + 13 * index
             frame.drawing.line((frame.left + 6, row - 4), (frame.left + 24, row - 4),
                                f"curve thin {series}")  # fmt: skip
@@ -144,12 +174,10 @@ def _draw_caption(frame: Frame, auroc: Estimate) -> None:
     frame.drawing.text((right, bottom - 6), auroc.interval, "note", "end")
 
 
-def _table(label: str, curves: list[tuple[str, str, np.ndarray]]) -> pd.DataFrame:
+def _table(label: str, curves: list[tuple[str, str, pd.DataFrame]]) -> pd.DataFrame:
     parts = [
-        pd.DataFrame(points, columns=["fpr", "tpr", "threshold"]).assign(
-            label=label, attribute=attribute, group=group
-        )
+        points.assign(label=label, attribute=attribute, group=group)
         for attribute, group, points in curves
     ]
     table = pd.concat(parts, ignore_index=True)
-    return table[["label", "attribute", "group", "fpr", "tpr", "threshold"]]
+    return table[["label", "attribute", "group", *_COLUMNS]]

@@ -9,9 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dpmed.report.figures import Figure
-from dpmed.report.headline import membership_accuracy, percent_at_most
-from dpmed.report.numbers import compact
+from dpmed.report.numbers import at_most, compact, scientific
 from dpmed.report.plot_epsilon import epsilon_figure
+from dpmed.report.plot_profile import attack_figure, profile_figure
+from dpmed.report.privacy_bounds import (
+    epsilon_points,
+    membership_bounds,
+    profile_points,
+    reconstruction_bounds,
+    strongest_attack,
+)
 from dpmed.report.run_files import RunFiles, is_number
 
 PLAN_FIELDS = {
@@ -34,23 +41,36 @@ DEFAULT_NOT_COVERED = (
     "Thresholds chosen on validation data, and counts and prevalences in the data sheet.",
     "Checkpoints and the run folder: they are as sensitive as the data.",
 )
-_HIDDEN = ("statement", "covered", "not_covered", "private")
+SCHEDULE_FIELDS = {
+    name: PLAN_FIELDS[name]
+    for name in ("unit", "num_units", "expected_batch_size", "sample_rate", "num_steps")
+}
+_OVER_STEPS = "Epsilon spent over the run: a function of the steps alone, known before training."
+_ATTACK = "The strongest attack the plan allows: no guess about who took part can rise above it."
+_PROFILE = "The whole privacy profile: the quoted pair (dot) is one point of this curve."
+_LISTED_ELSEWHERE = ("Covered", "Not covered")
+_LONGEST_TITLE = 24
+_HIDDEN = ("statement", "covered", "not_covered", "private", "enabled")
 
 
 def privacy(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
-    """The statement, the plan and what it covers.
+    """The statement, the plan, what it allows an attacker, and what it covers.
 
     Raises:
         Unavailable: there is no plan.
     """
     plan = run.need("plan.json")
-    curve = _curve(run, figures) if run.dp_enabled else None
+    profile = profile_points(plan) if run.dp_enabled else []
     return {
         "statement": _statement(plan),
-        "fields": _fields(plan),
+        "fields": _fields(run),
         "more": _more(plan),
-        "curve": curve,
-        "bounds": _bounds(plan) if run.dp_enabled else [],
+        "drawn": _figures(run, profile, figures),
+        "membership": membership_bounds(profile) if profile else [],
+        "reconstruction": reconstruction_bounds(profile) if profile else [],
+        "patients": _pairs_of(plan.get("patient_epsilon")),
+        "unit": str(plan.get("unit", "unit")),
+        "dp_enabled": run.dp_enabled,
         "covered": _sentences(plan.get("covered"), DEFAULT_COVERED) if run.is_private else [],
         "not_covered": _sentences(plan.get("not_covered"), DEFAULT_NOT_COVERED),
     }
@@ -73,44 +93,59 @@ def ledger(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     }
 
 
-def epsilon_points(plan: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(steps, epsilon) pairs from the plan; empty where it has none."""
-    found = plan.get("epsilon_over_steps")
-    if not isinstance(found, Sequence):
+def _figures(
+    run: RunFiles, profile: list[tuple[float, float]], figures: list[Figure]
+) -> list[tuple[Figure, str]]:
+    """What can be drawn of the plan, with captions."""
+    drawn = []
+    points = epsilon_points(run.plan) if run.dp_enabled else []
+    if len(points) > 1:
+        done = run.run.get("steps_done")
+        target = float(run.plan.get("target_epsilon") or run.plan["epsilon"])
+        steps_done = int(done) if is_number(done) else None
+        drawn.append((epsilon_figure(points, target=target, steps_done=steps_done), _OVER_STEPS))
+    if len(profile) > 1:
+        drawn.append((attack_figure(strongest_attack(profile)), _ATTACK))
+        positive = [(epsilon, delta) for epsilon, delta in profile if delta > 0]
+        epsilon, delta = float(run.plan["epsilon"]), float(run.plan["delta"])
+        drawn.append((profile_figure(positive, epsilon=epsilon, delta=delta), _PROFILE))
+    figures.extend(figure for figure, _ in drawn)
+    return drawn
+
+
+def _statement(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Paragraphs as (first word, rest); coverage is left to the lists beside it."""
+    text = str(plan.get("statement") or "")
+    paragraphs = []
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        first, colon, rest = line.partition(": ")
+        is_titled = bool(colon) and len(first) < _LONGEST_TITLE
+        if first not in _LISTED_ELSEWHERE:
+            paragraphs.append((first, rest) if is_titled else ("", line))
+    return paragraphs
+
+
+def _fields(run: RunFiles) -> list[tuple[str, str, str]]:
+    plan = run.plan
+    known = PLAN_FIELDS if run.dp_enabled else SCHEDULE_FIELDS
+    return [
+        (name, "not reported" if plan.get(field) is None else _value(field, plan[field]), meaning)
+        for field, (name, meaning) in known.items()
+    ]
+
+
+def _value(field: str, value: Any) -> str:
+    if field == "epsilon" and is_number(value):
+        return f"{at_most(value)} (rounded up)"
+    if field == "delta" and is_number(value):
+        return scientific(value)
+    return compact(value).replace("_", " ")
+
+
+def _pairs_of(found: Any) -> list[tuple[int, str]]:
+    if not isinstance(found, list):
         return []
-    pairs = [tuple(pair) for pair in found if isinstance(pair, Sequence) and len(pair) == 2]
-    return [
-        (float(steps), float(epsilon))
-        for steps, epsilon in pairs
-        if is_number(steps) and is_number(epsilon)
-    ]
-
-
-def _curve(run: RunFiles, figures: list[Figure]) -> Figure | None:
-    points = epsilon_points(run.plan)
-    if len(points) < 2:
-        return None
-    done = run.run.get("steps_done")
-    figure = epsilon_figure(
-        points,
-        target=float(run.plan.get("target_epsilon") or run.plan["epsilon"]),
-        steps_done=int(done) if is_number(done) else None,
-    )
-    figures.append(figure)
-    return figure
-
-
-def _statement(plan: Mapping[str, Any]) -> list[str]:
-    text = plan.get("statement")
-    lines = str(text).split("\n") if text else []
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _fields(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    return [
-        (name, "not reported" if plan.get(field) is None else compact(plan[field]), meaning)
-        for field, (name, meaning) in PLAN_FIELDS.items()
-    ]
+    return [(int(count), at_most(float(epsilon))) for count, epsilon in found]
 
 
 def _more(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -120,14 +155,6 @@ def _more(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         if name not in PLAN_FIELDS and name not in _HIDDEN
         and isinstance(value, (str, int, float, bool))
     ]  # fmt: skip
-
-
-def _bounds(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    accuracy = membership_accuracy(float(plan["epsilon"]), float(plan.get("delta") or 0.0))
-    return [
-        ("Right guesses about membership, at most", percent_at_most(accuracy)),
-        ("Membership advantage (TPR minus FPR), at most", f"{2 * accuracy - 1:.4f}"),
-    ]
 
 
 def _sentences(found: object, default: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import yaml
 
 from dpmed.report.figures import Figure
 from dpmed.report.headline import mapping
-from dpmed.report.numbers import compact, group_name, label_name
+from dpmed.report.numbers import compact, group_name, label_name, setting_name
 from dpmed.report.redaction import known_patient_ids, redact_file_name, redact_settings, redact_text
 from dpmed.report.run_files import RunFiles, is_number
 
@@ -53,7 +53,7 @@ def training(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     ]  # fmt: skip
     settings = mapping(run.config, "training")
     schedule = [
-        (name.replace("_", " ").capitalize(), compact(settings[name]))
+        (setting_name(name), compact(settings[name]))
         for name in _TRAINING_SETTINGS
         if name in settings
     ]
@@ -140,7 +140,7 @@ def _initialisation(init: object) -> list[tuple[str, str]]:
             seen = [str(mapping({"d": entry}, "d").get("name", entry)) for entry in value]
             rows.append(("Data seen before", ", ".join(seen)))
         else:
-            rows.append((name.replace("_", " ").capitalize(), compact(value)))
+            rows.append((setting_name(name), compact(value)))
     if init.get("is_declared") is False:
         rows.append(("Data seen before", "not declared: epsilon says nothing about these weights"))
     return rows

@@ -64,7 +64,7 @@ class RunFiles:
     @property
     def dp_enabled(self) -> bool:
         """Whether noise was calibrated to a target at all; a test with a known key has one too."""
-        return is_number(self.plan.get("epsilon"))
+        return self.plan.get("enabled") is not False and is_number(self.plan.get("epsilon"))
 
     @property
     def is_private(self) -> bool:

@@ -15,6 +15,8 @@ from markupsafe import Markup, escape
 
 PLOT_CSS = Path(__file__).parent / "templates" / "plot.css"
 NUM_SERIES = 6
+SMALL = 260.0  # pixels
+UNIT_TICKS = [(value, f"{value:g}") for value in (0, 0.25, 0.5, 0.75, 1)]
 
 Point = tuple[float, float]
 Scale = Callable[[float], float]
@@ -160,6 +162,31 @@ class Frame:
         """The area between two lines of data points."""
         outline = [*lower, *reversed(upper)]
         self.drawing.polygon([(self.x(x), self.y(y)) for x, y in outline], css)
+
+
+def small_frame(
+    label: str, *, x: Point, y: Point, left: float = 30.0, log_y: bool = False
+) -> Frame:
+    """A square drawing of the one size that all small plots share, so that their text is equal.
+
+    Args:
+        label: what the picture shows, for readers who do not see it.
+        x: range of the horizontal axis.
+        y: range of the vertical axis; positive where `log_y`.
+        left: pixels for the words of the vertical axis.
+        log_y: whether the vertical axis is logarithmic.
+    """
+    top, bottom, right = 22.0, SMALL - 36, SMALL - 8
+    scale = logarithmic if log_y else linear
+    return Frame(
+        drawing=Drawing(width=SMALL, height=SMALL, label=label),
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x=linear(x, (left, right)),
+        y=scale(y, (bottom, top)),
+    )
 
 
 def _join(points: Sequence[Point]) -> str:

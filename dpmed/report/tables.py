@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dpmed.report.headline import SUMMARIES, mapping, reported_split, split_size
-from dpmed.report.numbers import compact, decimal, estimate, group_name, label_name
+from dpmed.report.numbers import at_most, compact, estimate, group_name, label_name
 from dpmed.report.run_files import RunFiles, read_run
 
 _WIDTH = 78
@@ -58,7 +58,7 @@ def _privacy_line(run: RunFiles) -> str:
         return f"Privacy: {run.problems['plan.json']}"
     if not run.dp_enabled:
         return "Privacy: none. Trained without differential privacy; a reference, not for release."
-    epsilon = decimal(float(plan["epsilon"]), 2)
+    epsilon = at_most(float(plan["epsilon"]))
     words = f"epsilon {epsilon} at delta {compact(plan.get('delta'))} for each {plan.get('unit')}"
     if not run.is_private:
         return f"Privacy: NOT PRIVATE (injected key). With a secret key: {words}."

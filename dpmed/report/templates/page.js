@@ -15,7 +15,7 @@
   const overlayButtons = all("[data-overlay]");
   overlayButtons.forEach((button) => button.addEventListener("click", () => {
     press(overlayButtons, button);
-    all(".grid-plots").forEach((plots) => { plots.dataset.show = button.dataset.overlay; });
+    all("[data-overlay-target]").forEach((plots) => { plots.dataset.show = button.dataset.overlay; });
   }));
 
   const tip = document.getElementById("tip");
