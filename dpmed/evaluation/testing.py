@@ -16,7 +16,7 @@ from dpmed.errors import UserError
 
 
 def two_sided_p(differences_R: np.ndarray) -> float:
-    """The p value 2 min((1 + #{d <= 0}) / (R + 1), (1 + #{d >= 0}) / (R + 1)), at most 1 and never 0."""
+    """Never 0: 2 min((1 + #{d <= 0}) / (R + 1), (1 + #{d >= 0}) / (R + 1)), at most 1."""
     at_most = _tail(differences_R <= 0)
     at_least = _tail(differences_R >= 0)
     return min(1.0, 2 * min(at_most, at_least))
