@@ -40,8 +40,7 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
             torch.set_num_threads(config.performance.num_threads)
         torch.manual_seed(config.seed)
         learner = build_learner(config)
-        plan = plan_run(config, learner)
-        plan.to_json(run_dir / "plan.json")
+        plan = plan_run(config, learner, run_dir)
         log_banner(config, learner, plan, record)
         record.stage_done("planning")
 
@@ -52,14 +51,14 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
         record.stage_done("data")
 
         loggers = make_loggers(config, run_dir)
-        classifier = train_run(config, learner, plan, study, loggers, run_dir, record)
+        is_complete = train_run(config, learner, plan, study, loggers, run_dir, record)
         record.stage_done("training")
-        if classifier is None:
+        if not is_complete:
             record.finish("interrupted")
             logger.warning("Stopped. Go on with: python train.py resume=%s", run_dir)
             return None
 
-        evaluate_run(config, classifier, study, run_dir)
+        evaluate_run(config, learner.model, study, run_dir)
         record.stage_done("evaluation")
         record.finish("completed")
         report = build_report(run_dir)

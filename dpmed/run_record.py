@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import time
 from datetime import UTC, datetime
 from importlib import metadata
@@ -54,18 +55,24 @@ class RunRecord:
         self._clock = time.monotonic()
         previous = self._previous()
         self.content: dict[str, Any] = {
+            "run_id": secrets.token_hex(8),
             "experiment": config.name,
             "config_hash": config.config_hash,
-            "code_version": code_version(),
-            "versions": versions(),
             "seconds": {},
             "warnings": [],
             "skipped_images": [],
             **previous,
+            "code_version": code_version(),
+            "versions": versions(),
             "status": "running",
             "started": previous.get("started", _now()),
             "resumed": [*previous.get("resumed", []), *([_now()] if previous else [])],
         }
+
+    @property
+    def run_id(self) -> str:
+        """Random name of the run in the ledger; a resumed run keeps it."""
+        return str(self.content["run_id"])
 
     def __enter__(self) -> RunRecord:
         self.update()

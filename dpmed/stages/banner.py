@@ -31,7 +31,7 @@ def log_banner(
         threads=torch.get_num_threads(),
         precision=config.performance.precision,
         clipping_engine=None if learner.clipper is None else config.performance.clipping_engine,
-        fallback_modules=[] if learner.clipper is None else list(learner.clipper.fallback_modules),
+        generic_modules=[] if learner.clipper is None else list(learner.clipper.generic_modules),
     )
     logger.info("\n%s\n", "\n".join(f"{name:<10} {text}" for name, text in _lines(config, learner)))
     logger.info("%s\n", plan.statement())
@@ -56,11 +56,11 @@ def _lines(config: RunConfig, learner: Learner) -> list[tuple[str, str]]:
         ("device", f"{_device_name(device_of(config))}, {config.performance.precision}"),
     ]
     if learner.clipper is not None:
-        fallback = ", ".join(learner.clipper.fallback_modules) or "none"
+        generic = ", ".join(learner.clipper.generic_modules) or "none"
         lines.append(
             (
                 "clipping",
-                f"{config.performance.clipping_engine}; modules on the generic rule: {fallback}",
+                f"{config.performance.clipping_engine}; modules on the generic rule: {generic}",
             )
         )
     return lines

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from dpmed.config import RunConfig
 from dpmed.evaluation.metrics import evaluate, write_metrics
 from dpmed.evaluation.predictions import make_predictions, read_predictions, write_predictions
 from dpmed.stages.study import Study
-from dpmed.training.classifier import Classifier
 from dpmed.training.predict import predict_probabilities
 
 SPLITS = ("validation", "test")
 
 
-def evaluate_run(config: RunConfig, classifier: Classifier, study: Study, run_dir: Path) -> None:
+def evaluate_run(config: RunConfig, model: nn.Module, study: Study, run_dir: Path) -> None:
     """Writes `predictions/<split>.parquet` and `metrics.json`."""
     for split in SPLITS:
         rows = study.rows_of(split)
         probabilities_NL = predict_probabilities(
-            classifier,
+            model,
             study.images_NHW,
             rows,
             batch_size=2 * config.performance.physical_batch_size,

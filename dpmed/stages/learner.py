@@ -16,7 +16,7 @@ from torch import nn
 from dpmed import models
 from dpmed.config import RunConfig
 from dpmed.privacy.checks import refuse_unsafe
-from dpmed.privacy.clipping import Clipper, make_clipper
+from dpmed.privacy.clipping.clipper import Clipper, make_clipper
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,15 @@ def build_learner(config: RunConfig) -> Learner:
         model, init=init.source, labels=config.data.labels, **source
     )
     models.refuse_if_seen(provenance, data_id=config.data.id)
-    models.select_trainable(model, config.model.trainable)
+    # models.select_trainable(model, config.model.trainable)
     model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
     if config.performance.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    refuse_unsafe(model, precision=config.performance.precision)
+    refuse_unsafe(
+        model,
+        precision=config.performance.precision,
+        pos_weight=config.training.pos_weight,
+    )
     return Learner(
         model=model,
         provenance=provenance,
@@ -96,7 +100,19 @@ def _clipper(config: RunConfig, model: nn.Module) -> Clipper:
         rule=config.privacy.clipping_rule,
         max_grad_norm=config.privacy.max_grad_norm,
         views_per_unit=config.privacy.views_per_unit,
+        dtype=_computing_dtype(config),
     )
+
+
+def autocast(config: RunConfig) -> torch.autocast:
+    """The context in which the forward pass computes, as Lightning's precision plugin sets it."""
+    return torch.autocast(
+        device_of(config).type, torch.bfloat16, enabled=config.performance.precision == "bf16-mixed"
+    )
+
+
+def _computing_dtype(config: RunConfig) -> torch.dtype | None:
+    return torch.bfloat16 if config.performance.precision == "bf16-mixed" else None
 
 
 def _count(model: nn.Module, *, trainable_only: bool) -> int:

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dpmed.config import RunConfig
+from dpmed.errors import UserError
 from dpmed.privacy.plan import PrivacyPlan, disabled_plan, make_plan
 from dpmed.stages.learner import Learner
 from dpmed.stages.study import declared_num_units
 
 
-def plan_run(config: RunConfig, learner: Learner) -> PrivacyPlan:
-    """The privacy plan of a run.
+def plan_run(config: RunConfig, learner: Learner, run_dir: Path) -> PrivacyPlan:
+    """The plan of a run, written to `plan.json` once: a resumed run reads its own back.
+
+    Raises:
+        UserError: as `make_run_plan`, or the engine's bound no longer fits the frozen plan.
+    """
+    path = run_dir / "plan.json"
+    if not path.exists():
+        plan = make_run_plan(config, learner)
+        plan.to_json(path)
+        return plan
+    plan = PrivacyPlan.from_json(path)
+    if learner.clipper is not None and learner.clipper.sensitivity != plan.sensitivity:
+        raise UserError(
+            f"{path} was made for a bound of {plan.sensitivity} on one unit's contribution, and "
+            f"the engine now gives {learner.clipper.sensitivity}. Resume with the same "
+            "performance.precision and privacy settings."
+        )
+    return plan
+
+
+def make_run_plan(config: RunConfig, learner: Learner) -> PrivacyPlan:
+    """A fresh privacy plan from public settings.
 
     The expected batch is `privacy.expected_batch_size`, capped at `privacy.max_sample_rate` of the
     declared number of units, so that one recipe serves small data sets too; both are public.

@@ -7,6 +7,7 @@ Reads nothing before the privacy plan is made. The numbers that enter the plan c
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from dpmed import data
 from dpmed.config import ChestXray14Data, DataConfig, ManifestData, SyntheticData
+from dpmed.data import synthetic
 from dpmed.errors import UserError
+from dpmed.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +146,29 @@ def load_study(
     )
 
 
+def write_study(study: Study, run_dir: Path, record: RunRecord) -> None:
+    """Writes who is in which split, the data sheet, and a contact sheet of synthetic images only."""
+    data.write_splits(study.table, run_dir / "splits.csv")
+    sheet = json.dumps(study.sheet, indent=2, allow_nan=False)
+    (run_dir / "data_sheet.json").write_text(sheet, encoding="utf-8")
+    record.update(split_hash=study.split_hash, skipped_images=study.skipped_images)
+    for note in study.sheet["notes"]:
+        logger.info("data       %s", note)
+    if False and study.is_synthetic:
+        shown = _one_of_each(study)
+        data.contact_sheet(
+            study.images_NHW[shown], study.table.iloc[shown], labels=study.labels
+        ).save(run_dir / "contact_sheet.png")
+
+
+def _one_of_each(study: Study, num_rows: int = 4) -> NDArray[np.int64]:
+    """A few test images of every label, so that the contact sheet shows what each looks like."""
+    rows = study.rows_of("test")
+    targets_NL = study.targets_NL(rows)
+    chosen = [rows[targets_NL[:, index] == 1][:num_rows] for index in range(len(study.labels))]
+    return np.concatenate(chosen)
+
+
 def _published_size(config: ChestXray14Data, unit: str) -> tuple[int, str] | None:
     assert config.root is not None
     digest = data.chestxray14_metadata_sha256(Path(config.root).expanduser())
@@ -178,7 +204,7 @@ def _images(config: DataConfig, table: pd.DataFrame, num_workers: int) -> data.I
         return data.prepare_generated(
             table,
             render=_renderer(config, num_workers),
-            content_key=f"synthetic/{config.seed}",
+            content_key=f"synthetic/{_generator_version()}/{config.seed}",
             preprocessing=preprocessing,
             cache_dir=cache_dir,
         )
@@ -205,10 +231,18 @@ def _renderer(
             rows,
             seed=config.seed,
             image_size=config.preprocessing.image_size,
-            num_workers=num_workers,
+            num_workers=max(1, num_workers),
         )
 
     return render
+
+
+def _generator_version() -> str:
+    """Hash of the generator's source: another drawing must not meet cached pictures."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(synthetic.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _sheet(config: DataConfig, table: pd.DataFrame, *, num_skipped: int) -> dict[str, Any]:

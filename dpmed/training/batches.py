@@ -64,7 +64,8 @@ class LogicalStepLoader:
 
     Args:
         sampler: decides who takes part in each step.
-        images_NHW: uint8 pixels by row of the training table.
+        images_NHW: uint8 pixels of the whole study, memory-mapped or not.
+        image_rows: the image of each row of the training table.
         targets_NL: 1, 0 or NaN by row of the training table.
         num_steps: logical steps planned.
         completed_steps: tells how many logical steps are behind us.
@@ -75,12 +76,14 @@ class LogicalStepLoader:
         *,
         sampler: Sampler,
         images_NHW: NDArray[np.uint8],
+        image_rows: NDArray[np.int64],
         targets_NL: NDArray[np.float32],
         num_steps: int,
         completed_steps: Callable[[], int],
     ) -> None:
         self.sampler = sampler
         self.images_NHW = images_NHW
+        self.image_rows = image_rows
         self.targets_NL = targets_NL
         self.num_steps = num_steps
         self._completed_steps = completed_steps
@@ -95,7 +98,7 @@ class LogicalStepLoader:
         weights_V = batch.weights_BK.reshape(-1).astype(np.float32)
         real_V = weights_V > 0
         images_VHW = np.zeros((len(rows_V), *self.images_NHW.shape[1:]), dtype=np.uint8)
-        images_VHW[real_V] = self.images_NHW[rows_V[real_V]]
+        images_VHW[real_V] = self.images_NHW[self.image_rows[rows_V[real_V]]]
         targets_VL = np.zeros((len(rows_V), self.targets_NL.shape[1]), dtype=np.float32)
         targets_VL[real_V] = self.targets_NL[rows_V[real_V]]
         return TrainingBatch(

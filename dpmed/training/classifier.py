@@ -52,7 +52,7 @@ class Classifier(L.LightningModule):
         learning_rate_factor: logical step -> factor on the base learning rate.
         before_update: called with the logical step before the update that spends it (the ledger).
         epsilon_after: number of completed steps -> epsilon, from steps alone.
-        pos_weight: literal weights of positives, one a label.
+        pos_weight_L: literal weights of positives.
         log_nonprivate_side_outputs: log training loss, clip fraction and realised batch size.
     """
 
@@ -65,7 +65,7 @@ class Classifier(L.LightningModule):
         learning_rate_factor: Callable[[int], float],
         before_update: Callable[[int], None],
         epsilon_after: Callable[[int], float],
-        pos_weight: list[float] | None,
+        pos_weight_L: Tensor | None,
         log_nonprivate_side_outputs: bool,
     ) -> None:
         super().__init__()
@@ -78,9 +78,7 @@ class Classifier(L.LightningModule):
         self._learning_rate_factor = learning_rate_factor
         self._before_update = before_update
         self.epsilon_after = epsilon_after
-        self.register_buffer(
-            "pos_weight_L", torch.tensor(pos_weight) if pos_weight else None, persistent=False
-        )
+        self._pos_weight_L = pos_weight_L
         self._log_side_outputs = log_nonprivate_side_outputs
         self._side_outputs: dict[str, float] = {}
         self.completed_steps = 0
@@ -103,7 +101,7 @@ class Classifier(L.LightningModule):
         """One physical batch; the last one of a logical step also updates the weights."""
         gradient_sum = self._gradient_sum[0]
         logits_VL = gradient_sum.module(scaled(batch.images_V1HW, self.dtype))
-        losses_V = per_view_loss(logits_VL, batch.targets_VL, pos_weight_L=self.pos_weight_L)
+        losses_V = per_view_loss(logits_VL, batch.targets_VL, pos_weight_L=self._pos_weight_L)
         statistics = gradient_sum.backward(losses_V, batch.weights_V)
         if self._log_side_outputs:
             self._collect_side_outputs(losses_V.detach(), batch.weights_V, statistics)

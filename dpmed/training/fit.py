@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def fit(
     Returns:
         Whether every planned step was taken; False after a stop that was asked for.
     """
+    _quieten()
     stop = StopAtStepBoundary()
     trainer = L.Trainer(
         accelerator=accelerator,
@@ -52,3 +55,11 @@ def fit(
     trainer.fit(classifier, loader, ckpt_path=resume_from, weights_only=True)
     return classifier.completed_steps == loader.num_steps
 
+
+
+def _quieten() -> None:
+    """Lightning's notes on itself; the banner says what a user needs."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

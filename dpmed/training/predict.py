@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from dpmed.training.classifier import Classifier
+from dpmed.training.classifier import scaled
 
 
 @torch.inference_mode()
 def predict_probabilities(
-    classifier: Classifier,
+    model: nn.Module,
     images_NHW: NDArray[np.uint8],
     rows: Sequence[int] | NDArray[np.int64],
     *,
@@ -26,7 +26,7 @@ def predict_probabilities(
     """One row of probabilities an image, in the order of `rows`.
 
     Args:
-        classifier: put into evaluation mode and left there.
+        model: put into evaluation mode and left there.
         images_NHW: uint8 pixels.
         rows: which images.
         batch_size: images at once.
@@ -36,12 +36,13 @@ def predict_probabilities(
     Returns:
         Shape (len(rows), L).
     """
-    classifier.eval()
+    model.eval()
+    parameter = next(model.parameters())
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     outputs = []
     for chunk in tqdm(chunks, desc=description, unit="batch", leave=False, dynamic_ncols=True):
         images_N1HW = torch.from_numpy(images_NHW[np.asarray(chunk)]).unsqueeze(1)
-        logits_NL = classifier(images_N1HW.to(classifier.device))
+        logits_NL = model(scaled(images_N1HW.to(parameter.device), parameter.dtype))
         outputs.append(output(logits_NL).float().cpu().numpy())
     if not outputs:
         return np.zeros((0, 0), dtype=np.float32)

@@ -1,0 +1,193 @@
+"""Training of a run: secrets, sampler, optimizer and ledger put together, then handed to Lightning.
+
+The order of the updates is in `dpmed.training.classifier`; what a resumed run may replay for free is
+decided in `dpmed.stages.secrets`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch.loggers import Logger
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dpmed.config import RunConfig
+from dpmed.errors import UserError
+from dpmed.models import save_weights
+from dpmed.privacy.opacus_accountant import PLDAccountant
+from dpmed.privacy.optimizer import SecretNoiseOptimizer
+from dpmed.privacy.plan import PrivacyPlan
+from dpmed.privacy.randomness import SecretStream
+from dpmed.privacy.sampling import PoissonSampler, unit_rows
+from dpmed.privacy.startup import prove_clipping, synthetic_batch
+from dpmed.run_record import RunRecord
+from dpmed.stages.learner import Learner, autocast, device_of
+from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
+from dpmed.stages.study import Study
+from dpmed.training.batches import LogicalStepLoader
+from dpmed.training.checkpoints import StepCheckpoint
+from dpmed.training.classifier import Classifier, PlainGradientSum
+from dpmed.training.fit import fit
+from dpmed.training.loss import per_view_loss
+from dpmed.training.schedule import learning_rate_factor, make_optimizer
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = Path("model") / "model.safetensors"
+
+
+def train_run(
+    config: RunConfig,
+    learner: Learner,
+    plan: PrivacyPlan,
+    study: Study,
+    loggers: list[Logger],
+    run_dir: Path,
+    record: RunRecord,
+) -> bool:
+    """Takes every planned logical step; resumes from `checkpoints/last.ckpt` where there is one.
+
+    Returns:
+        Whether training is complete: the weights are then in the model and in `model/`.
+    """
+    if record.content.get("trained"):
+        learner.model.load_state_dict(load_file(run_dir / WEIGHTS))
+        return True
+    _prove(config, learner, record)
+    secrets = open_secrets(
+        config, plan, data_hash=study.data_hash(), run_dir=run_dir, record=record
+    )
+    optimizer, accountant = _optimizer(config, learner, plan, secrets.stream)
+    classifier = Classifier(
+        model=learner.model,
+        gradient_sum=learner.clipper
+        or PlainGradientSum(learner.model, expected_batch_size=plan.expected_batch_size),
+        optimizer=optimizer,
+        learning_rate_factor=learning_rate_factor(
+            schedule=config.training.schedule,
+            warmup_steps=config.training.warmup_steps,
+            num_steps=plan.num_steps,
+        ),
+        before_update=secrets.reserve,
+        epsilon_after=plan.epsilon_after,
+        pos_weight_L=_pos_weight(config, device_of(config)),
+        log_nonprivate_side_outputs=config.logger.log_nonprivate_side_outputs,
+    )
+    completed = fit(
+        classifier,
+        _loader(config, plan, study, secrets, classifier),
+        checkpoint=StepCheckpoint(
+            run_dir / CHECKPOINT,
+            every_steps=config.training.checkpoint_every_steps,
+            accountant=accountant,
+            fingerprint=secrets.fingerprint,
+        ),
+        resume_from=secrets.resume_from,
+        loggers=loggers,
+        run_dir=run_dir,
+        accelerator=device_of(config).type,
+        precision=config.performance.precision,
+    )
+    record.update(steps_done=classifier.completed_steps)
+    if not completed:
+        return False
+    assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
+    (run_dir / WEIGHTS).parent.mkdir(exist_ok=True)
+    save_weights(learner.model, run_dir / WEIGHTS, learner.provenance)
+    record.update(trained=True)
+    secrets.close()
+    return True
+
+
+def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
+    """The start-up proof on the real model, loss and precision with made-up images."""
+    clipper = learner.clipper
+    if clipper is None:
+        return
+    parameter = next(learner.model.parameters())
+    size = config.data.preprocessing.image_size
+    inputs_V, targets_V = synthetic_batch(
+        num_units=4,
+        views_per_unit=clipper.views_per_unit,
+        image_shape=(1, size, size),
+        num_labels=len(config.data.labels),
+        dtype=parameter.dtype,
+        device=parameter.device,
+    )
+    pos_weight_L = _pos_weight(config, parameter.device)
+
+    def losses(images: Tensor, targets: Tensor) -> Tensor:
+        with autocast(config):
+            logits = clipper.module(images)
+        return per_view_loss(logits, targets, pos_weight_L=pos_weight_L)
+
+    proof = prove_clipping(clipper, losses=losses, inputs_V=inputs_V, targets_V=targets_V)
+    record.update(clipping_proof=proof.sentence())
+    logger.info("proof      %s", proof.sentence())
+
+
+def _optimizer(
+    config: RunConfig, learner: Learner, plan: PrivacyPlan, stream: SecretStream
+) -> tuple[Optimizer, PLDAccountant | None]:
+    training = config.training
+    plain = make_optimizer(
+        [parameter for parameter in learner.model.parameters() if parameter.requires_grad],
+        name=training.optimizer,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        momentum=training.momentum,
+    )
+    if not plan.enabled:
+        return plain, None
+    accountant = PLDAccountant()
+    optimizer = SecretNoiseOptimizer(
+        plain,
+        noise_multiplier=plan.noise_multiplier,
+        max_grad_norm=plan.sensitivity,
+        expected_batch_size=plan.expected_batch_size,
+        noise=stream,
+    )
+    optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(plan.sample_rate))
+    return optimizer, accountant
+
+
+def _loader(
+    config: RunConfig,
+    plan: PrivacyPlan,
+    study: Study,
+    secrets: Secrets,
+    classifier: Classifier,
+) -> LogicalStepLoader:
+    rows = study.rows_of("train")
+    if not len(rows):
+        raise UserError("No image is left in the training split.")
+    targets_NL = study.targets_NL(rows)
+    if config.training.permute_labels:
+        targets_NL = targets_NL[np.random.default_rng(config.seed).permutation(len(rows))]
+    ids = study.table["patient_id" if plan.unit == "patient" else "image"].iloc[rows]
+    sampler = PoissonSampler(
+        stream=secrets.stream,
+        units=unit_rows(ids),
+        sample_rate=plan.sample_rate,
+        views_per_unit=plan.views_per_unit,
+        physical_batch_size=config.performance.physical_batch_size,
+    )
+    return LogicalStepLoader(
+        sampler=sampler,
+        images_NHW=study.images_NHW,
+        image_rows=rows,
+        targets_NL=targets_NL,
+        num_steps=secrets.num_steps,
+        completed_steps=lambda: classifier.completed_steps,
+    )
+
+
+
+def _pos_weight(config: RunConfig, device: torch.device) -> Tensor | None:
+    weights = config.training.pos_weight
+    return None if weights is None else torch.tensor(weights, device=device)
