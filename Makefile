@@ -31,7 +31,7 @@ test-statistics: $(INSTALLED) ## Run the long simulations (hours)
 lint: $(INSTALLED) ## Check style, types and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy dpmed train.py $(wildcard benchmarks/*.py)
 	$(BIN)/lint-imports --no-logo
 
 format: $(INSTALLED) ## Apply the formatter and the safe fixes

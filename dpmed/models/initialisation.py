@@ -30,8 +30,8 @@ def initialise(
     *,
     init: str,
     path: str | Path | None = None,
-    sha256: str = "",
-    tag: str = "",
+    sha256: str | None = None,
+    tag: str | None = None,
     labels: Sequence[str] = (),
 ) -> Provenance:
     """Loads the start weights into the model in place and returns their history.
@@ -40,7 +40,7 @@ def initialise(
         model: Fresh from `build_model`, whose seed drew what is not loaded.
         init: "scratch", "imagenet", "dinov3" or "file".
         path: The weight file of init=file.
-        sha256: Expected sum of the weight file; empty skips the check.
+        sha256: Expected sum of the weight file; None skips the check.
         tag: timm's tag in place of the default of `pretrained.DEFAULT_TAGS`.
         labels: The labels that the model will answer, in order. A file that declares other
             labels gets a new head even where the number of labels agrees.
@@ -63,7 +63,7 @@ def _from_scratch(model: ConvNeXt) -> Provenance:
     )
 
 
-def _from_timm(model: ConvNeXt, *, init: str, tag: str, sha256: str) -> Provenance:
+def _from_timm(model: ConvNeXt, *, init: str, tag: str | None, sha256: str | None) -> Provenance:
     weights = find_pretrained(name=architecture_of(model), init=init, tag=tag)
     path = fetch(weights)
     origin = f"{weights.architecture}.{weights.tag}"
@@ -80,7 +80,9 @@ def _from_timm(model: ConvNeXt, *, init: str, tag: str, sha256: str) -> Provenan
     return _with_report(history, report)
 
 
-def _from_file(model: ConvNeXt, path: Path, *, sha256: str, labels: Sequence[str]) -> Provenance:
+def _from_file(
+    model: ConvNeXt, path: Path, *, sha256: str | None, labels: Sequence[str]
+) -> Provenance:
     check_file(path, sha256=sha256)
     declared = read_provenance(path)
     if declared is None:

@@ -103,7 +103,7 @@ class PretrainedWeights:
         return f"https://huggingface.co/{self.repository}"
 
 
-def find_pretrained(*, name: str, init: str, tag: str = "") -> PretrainedWeights:
+def find_pretrained(*, name: str, init: str, tag: str | None = None) -> PretrainedWeights:
     """The weights that `init` means for an architecture; opens no connection.
 
     Args:
@@ -128,7 +128,12 @@ def find_pretrained(*, name: str, init: str, tag: str = "") -> PretrainedWeights
 
 
 def check_available(
-    *, name: str, init: str, path: str | Path | None = None, sha256: str = "", tag: str = ""
+    *,
+    name: str,
+    init: str,
+    path: str | Path | None = None,
+    sha256: str | None = None,
+    tag: str | None = None,
 ) -> None:
     """Raises UserError unless the start weights can be had; call it before any work.
 

@@ -25,13 +25,13 @@ _WRAPPER_KEYS = ("state_dict", "model", "model_state_dict", "model_ema", "module
 _PREFIXES = ("module.", "_module.", "model.", "_orig_mod.")
 
 
-def read_weights(path: Path, *, sha256: str = "") -> dict[str, Tensor]:
+def read_weights(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, without the prefixes of wrappers ("module.", "model.", ...).
 
     Args:
         path: A `.safetensors` file, or anything that torch.save wrote: a state dict, or a
             checkpoint that holds one under "state_dict", "model" or the like.
-        sha256: Expected sum of the file in hexadecimal; empty skips the check.
+        sha256: Expected sum of the file in hexadecimal; None skips the check.
 
     Raises:
         UserError: No such file, another sum, a damaged file, or one that holds more than tensors.
@@ -66,7 +66,7 @@ def read_provenance(path: Path) -> Provenance | None:
         raise UserError(f"init.path={path} is no readable safetensors file: {error}") from error
 
 
-def check_file(path: Path, *, sha256: str = "") -> None:
+def check_file(path: Path, *, sha256: str | None = None) -> None:
     """Raises UserError unless the file is there and, where a sum is given, has that sum."""
     if not path.is_file():
         what = "a folder" if path.is_dir() else "not there"
