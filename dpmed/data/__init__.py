@@ -13,16 +13,23 @@ if TYPE_CHECKING:
     from dpmed.data.cache.store import SkippedImage as SkippedImage
     from dpmed.data.cache.store import prepare_generated as prepare_generated
     from dpmed.data.cache.store import prepare_images as prepare_images
-    from dpmed.data.chestxray14 import chestxray14_metadata_sha256 as chestxray14_metadata_sha256
-    from dpmed.data.chestxray14 import has_split_lists as has_split_lists
-    from dpmed.data.chestxray14 import read_chestxray14 as read_chestxray14
     from dpmed.data.datasheet import data_sheet as data_sheet
     from dpmed.data.decoding import UnreadableImageError as UnreadableImageError
     from dpmed.data.decoding import decode_image as decode_image
     from dpmed.data.decoding import read_pixels as read_pixels
-    from dpmed.data.manifest import read_manifest as read_manifest
     from dpmed.data.preprocessing import Preprocessing as Preprocessing
     from dpmed.data.preprocessing import preprocessing_preset as preprocessing_preset
+    from dpmed.data.readers.chestxray14 import (
+        chestxray14_metadata_sha256 as chestxray14_metadata_sha256,
+    )
+    from dpmed.data.readers.chestxray14 import has_split_lists as has_split_lists
+    from dpmed.data.readers.chestxray14 import read_chestxray14 as read_chestxray14
+    from dpmed.data.readers.chexpert import read_chexpert as read_chexpert
+    from dpmed.data.readers.manifest import read_manifest as read_manifest
+    from dpmed.data.readers.mimic_cxr_jpg import read_mimic_cxr_jpg as read_mimic_cxr_jpg
+    from dpmed.data.readers.padchest import read_padchest as read_padchest
+    from dpmed.data.readers.taixray import read_taixray as read_taixray
+    from dpmed.data.readers.vindr_cxr import read_vindr_cxr as read_vindr_cxr
     from dpmed.data.splits import DuplicateImage as DuplicateImage
     from dpmed.data.splits import assign_splits as assign_splits
     from dpmed.data.splits import check_splits as check_splits
@@ -44,14 +51,19 @@ MODULE_OF_NAME = {
     "SkippedImage": "cache.store",
     "prepare_generated": "cache.store",
     "prepare_images": "cache.store",
-    "chestxray14_metadata_sha256": "chestxray14",
-    "has_split_lists": "chestxray14",
-    "read_chestxray14": "chestxray14",
+    "chestxray14_metadata_sha256": "readers.chestxray14",
+    "has_split_lists": "readers.chestxray14",
+    "read_chestxray14": "readers.chestxray14",
     "data_sheet": "datasheet",
     "UnreadableImageError": "decoding",
     "decode_image": "decoding",
     "read_pixels": "decoding",
-    "read_manifest": "manifest",
+    "read_chexpert": "readers.chexpert",
+    "read_manifest": "readers.manifest",
+    "read_mimic_cxr_jpg": "readers.mimic_cxr_jpg",
+    "read_padchest": "readers.padchest",
+    "read_taixray": "readers.taixray",
+    "read_vindr_cxr": "readers.vindr_cxr",
     "Preprocessing": "preprocessing",
     "preprocessing_preset": "preprocessing",
     "DuplicateImage": "splits",

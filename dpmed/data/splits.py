@@ -40,15 +40,15 @@ def assign_splits(
 ) -> pd.DataFrame:
     """The table with every row in train, validation or test, all rows of a patient in one.
 
-    Where the table has official splits they are kept, and where none of them is `validation`, that
-    share of the train patients becomes it. Rows that the official lists leave out join their
-    patient's split, or a hashed one.
+    Where the table has official splits they are kept, and where validation or test is not among
+    them, that share of the train patients becomes it. Rows that the official lists leave out join
+    their patient's split, or a hashed one.
 
     Args:
         table: a validated study table.
         validation_fraction: expected share of patients (of the official train patients, where
             there are official splits), at least 0.
-        test_fraction: expected share of patients; not used where the official splits have a test.
+        test_fraction: the same for test; not used where there is an official one.
         salt: public text; another salt gives other splits.
 
     Guarantee:
@@ -64,15 +64,15 @@ def assign_splits(
     units = unit_keys(table)
     uniform = _uniforms(units, f"split:{salt}")
     split = table["split"].fillna(units.map(_split_of_units(table, units)).astype("str"))
-    if "validation" not in official:
-        split = split.mask((split == "train") & (uniform < validation_fraction), "validation")
-    hashed_test = 0.0 if "test" in official else test_fraction
-    hashed_validation = hashed_test + validation_fraction
+    test_share = 0.0 if "test" in official else test_fraction
+    validation_share = 0.0 if "validation" in official else validation_fraction
     hashed = np.select(
-        [uniform < hashed_test, uniform < hashed_validation], ["test", "validation"], "train"
+        [uniform < test_share, uniform < test_share + validation_share],
+        ["test", "validation"],
+        "train",
     )
-    hashed_split = pd.Series(hashed, index=table.index, dtype="str")
-    result = table.assign(split=split.where(split.notna(), hashed_split))
+    open_rows = split.isna() | (split == "train")
+    result = table.assign(split=split.mask(open_rows, pd.Series(hashed, index=table.index)))
     if official and table["split"].isna().any():
         add_note(result, f"{int(table['split'].isna().sum())} images were in no official split")
     return result

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dpmed.data.attributes import clean_age, clean_sex
-from dpmed.data.csv_files import find_file, open_text, read_csv_columns
-from dpmed.data.harmonise import labels_from_findings, snake_case
-from dpmed.data.image_files import locate_images
+from dpmed.data.readers.attributes import clean_age, clean_sex
+from dpmed.data.readers.csv_files import find_file, open_text, read_csv_columns
+from dpmed.data.readers.harmonise import labels_from_findings, own_labels
+from dpmed.data.readers.image_files import locate_images
 from dpmed.data.table import validate_table
 from dpmed.errors import UserError
 
@@ -74,7 +74,7 @@ def read_chestxray14_metadata(
 ) -> pd.DataFrame:
     """The study table of the metadata file alone; `image` is the bare file name."""
     entries = read_csv_columns(path, METADATA_COLUMNS, fix_header=_split_bracket_columns)
-    mapping = labels if labels is not None else {snake_case(name): [name] for name in FINDINGS}
+    mapping = own_labels(FINDINGS) if labels is None else labels
     sex, sex_notes = clean_sex(entries["Patient Gender"], source=str(path))
     age, age_notes = clean_age(entries["Patient Age"])
     table = pd.DataFrame(

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dpmed.data import (
-    chestxray14,
     chestxray14_metadata_sha256,
     has_split_lists,
     read_chestxray14,
 )
-from dpmed.data.chestxray14 import read_chestxray14_metadata
+from dpmed.data.readers import chestxray14
+from dpmed.data.readers.chestxray14 import read_chestxray14_metadata
 from dpmed.errors import UserError
 
 NAIVE = (

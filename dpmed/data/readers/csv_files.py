@@ -59,11 +59,15 @@ def find_file(root: Path, names: Sequence[str], *, what: str) -> Path:
     """
     if not root.is_dir():
         raise UserError(f"data.root={root} is not a folder. Give the folder that holds {what}.")
-    for name in names:
-        for candidate in (root / name, root / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
+    if (path := find_optional_file(root, names)) is not None:
+        return path
     raise UserError(f"{root} has no {' or '.join(names)} (plain or .gz), which is {what}.")
+
+
+def find_optional_file(root: Path, names: Sequence[str]) -> Path | None:
+    """The first of these file names, or its .gz, that lies in the folder; None without one."""
+    candidates = (root / found for name in names for found in (name, f"{name}.gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def open_text(path: Path) -> TextIO:

@@ -44,6 +44,36 @@ def labels_from_findings(
     }
 
 
+def labels_from_columns(
+    columns: pd.DataFrame,
+    mapping: Mapping[str, Sequence[str]],
+    known: Sequence[str],
+    *,
+    source: str,
+) -> dict[str, np.ndarray]:
+    """Shared label -> float32 (num_rows,) from columns that are 1 / 0 / NaN each.
+
+    Positive where any column is, negative where all are, missing otherwise.
+
+    Args:
+        columns: one column a finding.
+        mapping: shared label -> columns.
+        known: the columns that the release has.
+        source: the file, named in errors.
+
+    Raises:
+        UserError: the mapping names a column that the release does not have.
+    """
+    check_mapping(mapping, known, source=source)
+    labels = {}
+    for label, names in mapping.items():
+        values = columns[list(names)].to_numpy(dtype=np.float32)
+        positive = (values == 1).any(axis=1)
+        negative = (values == 0).all(axis=1) & bool(names)
+        labels[label] = np.select([positive, negative], [1.0, 0.0], np.nan).astype(np.float32)
+    return labels
+
+
 def check_mapping(
     mapping: Mapping[str, Sequence[str]], known: Sequence[str], *, source: str
 ) -> None:
@@ -61,9 +91,9 @@ def check_mapping(
                 )
 
 
-def snake_case(name: str) -> str:
-    """'No Finding' -> 'no_finding', the spelling of label columns."""
-    return re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
+def own_labels(findings: Sequence[str]) -> dict[str, list[str]]:
+    """A mapping that keeps a release's own findings: 'No Finding' -> label no_finding."""
+    return {re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_"): [name] for name in findings}
 
 
 def _of_combinations(codes: np.ndarray, positive: list[bool], wanted: frozenset[str]) -> np.ndarray:

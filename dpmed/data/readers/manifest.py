@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 
-from dpmed.data.attributes import clean_age, clean_sex
-from dpmed.data.csv_files import read_csv_columns
+from dpmed.data.readers.attributes import clean_age, clean_sex
+from dpmed.data.readers.csv_files import read_csv_columns
 from dpmed.data.table import COLUMNS, require_columns, validate_table
 from dpmed.errors import UserError, did_you_mean
 
