@@ -50,10 +50,13 @@ def _pack(
     truth_N: np.ndarray, predicted_N: np.ndarray, group_N: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, names = [], []
-    for group in np.unique(group_N):
+    groups = np.unique(group_N)
+    for group in groups:
         member_N = group_N == group
         pairs = np.stack([truth_N[member_N], predicted_N[member_N]]).astype(float)
         padding = -pairs.shape[1] % PACK
+        if len(groups) == 1:
+            padding += PACK  # fairlearn squeezes its input, which must not be a single row
         pairs = np.pad(pairs, ((0, 0), (0, padding)), constant_values=np.nan)
         rows.append(pairs.reshape(2, -1, PACK))
         names += [group] * rows[-1].shape[1]
