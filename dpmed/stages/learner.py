@@ -67,7 +67,7 @@ def build_learner(config: RunConfig) -> Learner:
         model, init=init.source, labels=config.data.labels, **source
     )
     models.refuse_if_seen(provenance, data_id=config.data.id)
-    # models.select_trainable(model, config.model.trainable)
+    models.select_trainable(model, trainable=config.model.trainable, seed=config.seed)
     model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
     if config.performance.channels_last:
         model = model.to(memory_format=torch.channels_last)
