@@ -7,6 +7,7 @@ import timm
 import torch
 
 from dpmed.errors import UserError
+from dpmed.models import fitting
 from dpmed.models.backbone import build_model
 from dpmed.models.fitting import fit_weights
 
@@ -22,6 +23,12 @@ def copy_of(model):
 
 def fit(model, tensors, *, keep_head=True):
     return fit_weights(model, tensors, keep_head=keep_head, origin="init.path=w.pth")
+
+
+@pytest.fixture
+def few_architectures(monkeypatch):
+    """The search for an architecture that fits takes 4 s over all of them."""
+    monkeypatch.setattr(fitting, "backbone_names", lambda: ["convnext_atto", "test_convnext"])
 
 
 def test_same_model_is_loaded_whole():
@@ -111,12 +118,14 @@ def test_wrong_architecture_names_tensors_and_the_one_that_fits():
         assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.usefixtures("few_architectures")
 def test_unexpected_tensors_are_never_skipped():
     tensors = {**copy_of(model_of()), "adapter.weight": torch.ones(2)}
     with pytest.raises(UserError, match=r"1 unexpected \(adapter.weight\)"):
         fit(model_of(), tensors)
 
 
+@pytest.mark.usefixtures("few_architectures")
 def test_a_missing_body_tensor_is_an_error_but_a_missing_head_norm_is_rebuilt():
     tensors = copy_of(model_of(seed=1))
     del tensors["head.norm.weight"], tensors["head.norm.bias"]
@@ -126,6 +135,7 @@ def test_a_missing_body_tensor_is_an_error_but_a_missing_head_norm_is_rebuilt():
         fit(model_of(), tensors)
 
 
+@pytest.mark.usefixtures("few_architectures")
 def test_another_kind_of_network_is_explained():
     resnet = timm.create_model("test_resnet", num_classes=5)
     with pytest.raises(UserError, match=r"init.path=w.pth"):
