@@ -6,6 +6,7 @@ meaning is not certain is refused, never guessed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -60,9 +61,10 @@ def clean_age(values: pd.Series) -> tuple[pd.Series, list[str]]:
         years = values.astype("float64").reset_index(drop=True)
         unreadable = np.zeros(len(years), dtype=bool)
     else:
-        text = as_text(values).str.upper()
-        parts = text.str.extract(r"^(-?\d+(?:\.\d+)?)\s*([YMWD]?)$")
-        years = pd.to_numeric(parts[0]).astype("float64") * parts[1].map(YEARS_PER_UNIT)
+        text = as_text(values)
+        codes, spellings = pd.factorize(text)  # a table has some hundred different ages
+        known = np.array([*map(_years, spellings), np.nan])
+        years = pd.Series(known[codes])
         unreadable = (text.notna() & years.isna()).to_numpy()
     impossible = ((years < 0) | (years > MAX_AGE_YEARS)).to_numpy()
     notes = []
@@ -71,6 +73,12 @@ def clean_age(values: pd.Series) -> tuple[pd.Series, list[str]]:
     if unreadable.any():
         notes.append(f"{_count(unreadable, 'unreadable age')} turned into missing")
     return years.mask(impossible), notes
+
+
+def _years(text: str) -> float:
+    """Years of one spelling, NaN where it is no age."""
+    parts = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([YMWD]?)", text.upper())
+    return float(parts[1]) * YEARS_PER_UNIT[parts[2]] if parts else np.nan
 
 
 def _given_meanings(sex_values: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dpmed.data.readers.attributes import clean_age, clean_sex
@@ -63,9 +64,7 @@ def read_chexpert(
         ignore_index=True,
     )
     source = str(files["train"])
-    parts = rows["Path"].str.extract(r"(patient\d+)/(study\d+)/")
-    if (unlike := parts[0].isna().to_numpy()).any():
-        raise UserError(f"{source} has paths without patient and study ({rows_named(unlike)}).")
+    paths = _paths(rows["Path"], source)
     lateral = rows["Frontal/Lateral"].str.lower() == "lateral"
     sex, sex_notes = clean_sex(rows["Sex"], source=source)
     age, age_notes = clean_age(rows["Age"])
@@ -74,9 +73,9 @@ def read_chexpert(
     )
     table = pd.DataFrame(
         {
-            "image": _relative_to(folder, rows["Path"]),
-            "patient_id": parts[0],
-            "study_id": parts[0] + "_" + parts[1],
+            "image": _relative_to(folder, paths),
+            "patient_id": [path[2] for path in paths],
+            "study_id": [f"{path[2]}_{path[3]}" for path in paths],
             "sex": sex,
             "age": age,
             "view": rows["AP/PA"].mask(lateral, "LATERAL"),
@@ -89,13 +88,30 @@ def read_chexpert(
     return keep_views(validate_table(table, source=source), views, source=source)
 
 
-def _relative_to(folder: Path, paths: pd.Series) -> pd.Series:
+def _paths(paths: pd.Series, source: str) -> list[list[str]]:
+    """Each path as archive, part, patient, study and file."""
+    pieces = [str(path).split("/") for path in paths]
+    unlike = np.array(
+        [
+            len(path) != 5 or not path[2].startswith("patient") or not path[3].startswith("study")
+            for path in pieces
+        ]
+    )
+    if unlike.any():
+        raise UserError(
+            f"{source} has paths unlike CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg "
+            f"({rows_named(unlike)})."
+        )
+    return pieces
+
+
+def _relative_to(folder: Path, paths: list[list[str]]) -> list[str]:
     """Paths start with the archive's folder (CheXpert-v1.0/...), which may be `root` itself."""
-    archive, part = str(paths.iloc[0]).split("/")[:2]
+    archive, part = paths[0][:2]
     if (folder / archive / part).is_dir():
-        return paths
+        return ["/".join(path) for path in paths]
     if (folder / part).is_dir():
-        return paths.str.split("/", n=1).str[1]
+        return ["/".join(path[1:]) for path in paths]
     raise UserError(
         f"{folder} holds train.csv but neither the folder {part}/ nor {archive}/{part}/. "
         "data.root is the folder with train.csv and the images' folders."
