@@ -11,12 +11,15 @@ Source: DP-RGMI, arXiv 2603.01098; the further metrics are named in `spectrum.py
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
+from threadpoolctl import threadpool_limits
 
 from dpmed.errors import UserError
 from dpmed.evaluation.drift import measure_drift
@@ -38,6 +41,7 @@ def measure_geometry(
     num_parts: int = NUM_PARTS,
     seed: int = 0,
     confidence: float = 0.95,
+    threads: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Drift from the initial to the trained encoder, and the spectrum of each.
 
@@ -49,6 +53,7 @@ def measure_geometry(
         num_parts: how many random parts of the patients the jackknife leaves out in turn.
         seed: which patients share a part.
         confidence: of the intervals, from Student's t with one degree less than there are parts.
+        threads: workers; all cores of this process when left out. Never changes a result.
 
     Returns:
         `<metric>` for drift, `initial.<metric>` and `trained.<metric>` for the spectra, each
@@ -70,43 +75,49 @@ def measure_geometry(
     if not num_patients:
         raise UserError("There are no images in this group; geometry needs at least one patient.")
     num_parts = min(num_parts, num_patients)
-    by_part = _collect(
-        zip(_blocks(initial), _blocks(trained), strict=True),
-        _patient_parts(patients, member_N, num_parts, seed),
-        num_parts,
-        2 * shapes[0][1],
-    )
+    part_N = _patient_parts(patients, member_N, num_parts, seed)
+    by_part = [Moments.empty(2 * shapes[0][1]) for _ in range(num_parts)]
     counts = {"num_images": int(member_N.sum()), "num_patients": num_patients}
-    return _jackknife(by_part, counts, confidence)
+    # One BLAS thread for each worker: parts are independent, and idle BLAS threads spin.
+    threads = threads or len(os.sched_getaffinity(0))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        _collect(zip(_blocks(initial), _blocks(trained), strict=True), part_N, by_part, pool)
+        return _jackknife(by_part, counts, confidence, pool)
 
 
 def _collect(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
     part_N: np.ndarray,
-    num_parts: int,
-    num_features: int,
-) -> list[Moments]:
-    """The moments of each patient part's joint unit rows; part -1 is left out."""
-    by_part = [Moments.empty(num_features) for _ in range(num_parts)]
+    by_part: Sequence[Moments],
+    pool: Executor,
+) -> None:
+    """Adds each row pair, as joint unit rows, to the moments of its part; part -1 is left out."""
     start = 0
     for initial_BD, trained_BD in blocks:
         part_B = part_N[start : start + len(initial_BD)]
-        for part in np.unique(part_B[part_B >= 0]):
+
+        def add(
+            part: int,
+            part_B: np.ndarray = part_B,
+            pair: tuple[np.ndarray, np.ndarray] = (initial_BD, trained_BD),
+        ) -> None:
             rows = np.flatnonzero(part_B == part)
-            units = [_unit_rows(block_BD[rows]) for block_BD in (initial_BD, trained_BD)]
-            by_part[part].add(np.concatenate(units, axis=1))
+            by_part[part].add(np.concatenate([_unit_rows(each[rows]) for each in pair], axis=1))
+
+        list(pool.map(add, np.unique(part_B[part_B >= 0])))
         start += len(initial_BD)
-    return by_part
 
 
 def _jackknife(
-    by_part: Sequence[Moments], counts: dict[str, int], confidence: float
+    by_part: Sequence[Moments], counts: dict[str, int], confidence: float, pool: Executor
 ) -> dict[str, dict[str, Any]]:
     whole = Moments.empty(len(by_part[0].mean_D))
     for part in by_part:
         whole = whole.merged(part)
     values = _measure(whole)
-    left = [_measure(whole.without(part)) for part in by_part] if len(by_part) > 1 else []
+    left: list[dict[str, float]] = []
+    if len(by_part) > 1:
+        left = list(pool.map(lambda part: _measure(whole.without(part)), by_part))
     return {
         name: _entry(value, [each[name] for each in left], counts, confidence)
         for name, value in values.items()
