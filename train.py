@@ -1,4 +1,4 @@
-"""Entry point: `python train.py experiment=cxr_eps8`. Hydra composes, `dpmed.pipeline.run` does the work."""
+"""Entry point: `python train.py experiment=cxr_eps8`. Hydra composes, `dpmed.pipeline` works."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The `dpmed` command: what a user does before and after training.
 
-Each subcommand imports what it needs when it runs, so that `--help` answers at once. Training itself
-is `python train.py`.
+Each subcommand imports what it needs when it runs, so that `--help` answers at once. Training
+itself is `python train.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dpmed.errors import UserError
 
 _EPILOG = """\
 examples:
-  dpmed plan experiment=cxr_eps8                 what a run would guarantee and cost, before any data is read
+  dpmed plan experiment=cxr_eps8                 the guarantee and cost of a run, before any data
   dpmed plan data=manifest data.id=my-hospital data.path=my.csv privacy.num_units=4000
   dpmed report outputs/cxr_eps8/RUN              rebuild the page of a run from its files
   dpmed collect outputs/sweeps/cxr_eps8          one table and one plot of a sweep

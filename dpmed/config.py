@@ -1,8 +1,8 @@
 """The schema of every configuration group, checked once before any work.
 
-Hydra composes YAML files from `conf/`; `load_config` turns the result into frozen dataclasses, so that
-below `pipeline` nobody meets a DictConfig, a misspelt key or a value of the wrong type. The defaults
-live in `conf/` alone: every field here is required. This module never imports torch.
+Hydra composes YAML files from `conf/`; `load_config` turns the result into frozen dataclasses, so
+that below `pipeline` nobody meets a DictConfig, a misspelt key or a value of the wrong type. The
+defaults live in `conf/` alone: every field here is required. This module never imports torch.
 """
 
 from __future__ import annotations
@@ -291,8 +291,8 @@ def _check_across_groups(config: RunConfig) -> None:
     data, privacy, training = config.data, config.privacy, config.training
     if config.performance.precision == "16-mixed":
         raise UserError(
-            "performance.precision=16-mixed is refused: its loss scaler looks at all samples at once "
-            "and breaks the bound on one patient's influence. Use bf16-mixed or 32-true."
+            "performance.precision=16-mixed is refused: its loss scaler looks at all samples at "
+            "once and breaks the bound on one patient's influence. Use bf16-mixed or 32-true."
         )
     if data.validation_fraction + data.test_fraction >= 1.0:
         raise UserError(
@@ -303,7 +303,9 @@ def _check_across_groups(config: RunConfig) -> None:
     if duplicates:
         raise UserError(f"data.labels names {sorted(duplicates)} more than once.")
     if privacy.enabled and privacy.epsilon is None:
-        raise UserError("privacy.epsilon is missing: name the target, for example privacy.epsilon=8.")
+        raise UserError(
+            "privacy.epsilon is missing: name the target, for example privacy.epsilon=8."
+        )
     if training.pos_weight is not None and len(training.pos_weight) != len(data.labels):
         raise UserError(
             f"training.pos_weight has {len(training.pos_weight)} entries for {len(data.labels)} "

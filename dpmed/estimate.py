@@ -16,7 +16,7 @@ from dpmed.config import RunConfig
 from dpmed.privacy.plan import PrivacyPlan
 from dpmed.stages.learner import Learner, autocast, build_learner, device_of
 from dpmed.stages.planning import make_run_plan
-from dpmed.training.classifier import GradientSum, PlainGradientSum
+from dpmed.training.classifier import PlainGradientSum
 from dpmed.training.loss import per_view_loss
 
 _ROUNDS = 3
@@ -50,7 +50,7 @@ def _measure(config: RunConfig, learner: Learner, plan: PrivacyPlan) -> tuple[fl
     images = torch.rand(views, 1, size, size, device=device, dtype=dtype)
     targets = torch.zeros(views, len(config.data.labels), device=device)
     weights = torch.full((views,), 1.0 / config.privacy.views_per_unit, device=device)
-    gradient_sum: GradientSum = learner.clipper or PlainGradientSum(
+    gradient_sum = learner.clipper or PlainGradientSum(
         learner.model, expected_batch_size=plan.expected_batch_size
     )
     seconds = []

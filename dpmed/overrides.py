@@ -15,12 +15,14 @@ import yaml
 
 from dpmed.errors import UserError, did_you_mean
 
-_OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=@]+)(?P<package>@[^=]*)?(=(?P<value>.*))?$")
+_OVERRIDE = re.compile(
+    r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=@]+)(?P<package>@[^=]*)?(=(?P<value>.*))?$"
+)
 _FREE_FORM = ("hydra", "data.columns", "data.label_map", "data.releases")
 _REFUSED = {
     "accumulate_grad_batches": (
-        "a logical step already gathers as many physical batches as it needs, and accumulating them "
-        "again would no longer be what the accountant counts. Set privacy.expected_batch_size for "
+        "a logical step already gathers as many physical batches as it needs, and accumulating "
+        "them again would no longer be what the accountant counts. Set privacy.expected_batch_size for "
         "the logical batch and performance.physical_batch_size for what fits into memory."
     ),
     "sampler": (
@@ -60,7 +62,9 @@ def check_overrides(overrides: Sequence[str], folder: Path | None = None) -> Non
             continue
         key, value = match["key"].strip(), match["value"]
         if value is None and match["sign"] != "~":
-            raise UserError(f"{word!r} is no setting: write key=value, for example privacy.epsilon=8.")
+            raise UserError(
+                f"{word!r} is no setting: write key=value, for example privacy.epsilon=8."
+            )
         if key in groups:
             _check_choice(key, value or "", groups[key])
         elif key not in keys and not key.startswith(_FREE_FORM):
@@ -113,7 +117,9 @@ def _known_keys(folder: Path) -> list[str]:
         if relative.parts[0] == "hydra":
             continue
         text = path.read_text(encoding="utf-8")
-        prefix = "" if len(relative.parts) == 1 or "@package _global_" in text else relative.parts[0]
+        prefix = (
+            "" if len(relative.parts) == 1 or "@package _global_" in text else relative.parts[0]
+        )
         keys.update(dict.fromkeys(_flatten(yaml.safe_load(text) or {}, prefix)))
     return list(keys)
 

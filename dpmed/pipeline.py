@@ -65,4 +65,3 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
         upload_results(loggers, run_dir, report)
         logger.info("\n%s", summary_table(run_dir))
         return report
-

@@ -1,4 +1,4 @@
-"""The run folder's own record: `config.yaml` at the start, `run.json` kept true while the run goes on.
+"""The run folder's own record: `config.yaml` at the start, `run.json` kept true all along.
 
 Everything that a reader needs to know about a run besides its results: status, versions, hashes,
 sizes and times. It holds no patient data.

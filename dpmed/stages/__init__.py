@@ -1,1 +1,1 @@
-"""One file a stage: each turns its part of the configuration into calls of the folder that does the work."""
+"""One file a stage: each turns its part of the configuration into calls of one folder."""

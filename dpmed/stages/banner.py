@@ -15,9 +15,7 @@ from dpmed.stages.learner import Learner, device_of
 logger = logging.getLogger(__name__)
 
 
-def log_banner(
-    config: RunConfig, learner: Learner, plan: PrivacyPlan, record: RunRecord
-) -> None:
+def log_banner(config: RunConfig, learner: Learner, plan: PrivacyPlan, record: RunRecord) -> None:
     """Logs the banner and keeps its facts in `run.json`."""
     device = device_of(config)
     record.update(

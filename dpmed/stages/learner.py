@@ -63,9 +63,7 @@ def build_learner(config: RunConfig) -> Learner:
         ls_init_value=config.model.ls_init_value,
         seed=config.seed,
     )
-    provenance = models.initialise(
-        model, init=init.source, labels=config.data.labels, **source
-    )
+    provenance = models.initialise(model, init=init.source, labels=config.data.labels, **source)
     models.refuse_if_seen(provenance, data_id=config.data.id)
     models.select_trainable(model, trainable=config.model.trainable, seed=config.seed)
     model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))

@@ -19,7 +19,7 @@ from dpmed.config import RunConfig, to_mapping
 
 
 def make_loggers(config: RunConfig, run_dir: Path) -> list[Logger]:
-    """The CSV logger always; W&B beside it for `logger=wandb`, offline unless `logger.mode=online`."""
+    """The CSV logger always; W&B beside it for `logger=wandb`, offline unless told otherwise."""
     loggers: list[Logger] = [CSVLogger(save_dir=run_dir, name="logs", version="")]
     if config.logger.name == "wandb":
         loggers.append(

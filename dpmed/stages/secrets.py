@@ -2,7 +2,8 @@
 
 A run that was interrupted repeats the steps after its last checkpoint. Under unchanged conditions
 they come out bit for bit and cost nothing. Otherwise a fresh key is needed, the repeated steps are
-charged a second time, and the run ends that many steps earlier: the planned epsilon holds either way.
+charged a second time, and the run ends that many steps earlier: the planned epsilon holds in
+either case.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From the data settings to a study: table, splits and images, checked and ready for training.
 
 Reads nothing before the privacy plan is made. The numbers that enter the plan come from
-`declared_num_units`, which looks at settings and at the identity of public releases, never at a table.
+`declared_num_units`, which looks at settings and at the identity of public releases, never at a
+table.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from numpy.typing import NDArray
 from dpmed import data
 from dpmed.config import ChestXray14Data, DataConfig, ManifestData, SyntheticData
 from dpmed.data import synthetic
+from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.errors import UserError
 from dpmed.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
+
+_SHEET_COLUMNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +115,7 @@ def read_table(config: DataConfig) -> pd.DataFrame:
     return data.validate_table(table, config.labels, source=config.id)
 
 
-def load_study(
-    config: DataConfig, *, unit: Literal["patient", "image"], num_workers: int
-) -> Study:
+def load_study(config: DataConfig, *, unit: Literal["patient", "image"], num_workers: int) -> Study:
     """Reads, splits, decodes (or draws) and checks a data set.
 
     Raises:
@@ -147,25 +149,29 @@ def load_study(
 
 
 def write_study(study: Study, run_dir: Path, record: RunRecord) -> None:
-    """Writes who is in which split, the data sheet, and a contact sheet of synthetic images only."""
+    """Writes the splits, the data sheet, and a contact sheet of synthetic images only."""
     data.write_splits(study.table, run_dir / "splits.csv")
     sheet = json.dumps(study.sheet, indent=2, allow_nan=False)
     (run_dir / "data_sheet.json").write_text(sheet, encoding="utf-8")
     record.update(split_hash=study.split_hash, skipped_images=study.skipped_images)
     for note in study.sheet["notes"]:
         logger.info("data       %s", note)
-    if False and study.is_synthetic:
+    if study.is_synthetic:
         shown = _one_of_each(study)
-        data.contact_sheet(
-            study.images_NHW[shown], study.table.iloc[shown], labels=study.labels
-        ).save(run_dir / "contact_sheet.png")
+        sheet_image = contact_sheet(
+            study.images_NHW[shown],
+            captions(study.table.iloc[shown]),
+            num_columns=_SHEET_COLUMNS,
+        )
+        sheet_image.save(run_dir / "contact_sheet.png")
 
 
-def _one_of_each(study: Study, num_rows: int = 4) -> NDArray[np.int64]:
-    """A few test images of every label, so that the contact sheet shows what each looks like."""
+def _one_of_each(study: Study) -> NDArray[np.int64]:
+    """A row of test images for every label, which show nothing else."""
     rows = study.rows_of("test")
     targets_NL = study.targets_NL(rows)
-    chosen = [rows[targets_NL[:, index] == 1][:num_rows] for index in range(len(study.labels))]
+    only_NL = (targets_NL == 1) & (targets_NL.sum(axis=1, keepdims=True) == 1)
+    chosen = [rows[only_NL[:, index]][:_SHEET_COLUMNS] for index in range(len(study.labels))]
     return np.concatenate(chosen)
 
 

@@ -1,7 +1,7 @@
 """Training of a run: secrets, sampler, optimizer and ledger put together, then handed to Lightning.
 
-The order of the updates is in `dpmed.training.classifier`; what a resumed run may replay for free is
-decided in `dpmed.stages.secrets`.
+The order of the updates is in `dpmed.training.classifier`; what a resumed run may replay for free
+is decided in `dpmed.stages.secrets`.
 """
 
 from __future__ import annotations
@@ -185,7 +185,6 @@ def _loader(
         num_steps=secrets.num_steps,
         completed_steps=lambda: classifier.completed_steps,
     )
-
 
 
 def _pos_weight(config: RunConfig, device: torch.device) -> Tensor | None:

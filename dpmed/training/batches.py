@@ -1,38 +1,23 @@
 """Turns the physical batches of each logical step into tensors.
 
-The privacy sampler alone decides which units take part; this module looks their images up. It stands
-between `privacy.sampling` and the Lightning module, and must never reorder, drop or repeat a unit.
+The privacy sampler alone decides which units take part; this module looks their images up. It
+stands between `privacy.sampling` and the Lightning module, and must never reorder, drop or repeat
+a unit.
 
 Shapes: B physical batch in units, K views a unit, V = B·K, H and W pixels, L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-class PhysicalBatchLike(Protocol):
-    """What the sampler hands over (`dpmed.privacy.sampling.PhysicalBatch`)."""
-
-    step: int
-    rows_BK: NDArray[np.int64]
-    weights_BK: NDArray[np.float32]
-    is_last: bool
-
-
-class Sampler(Protocol):
-    """Anything that lists the physical batches of a logical step."""
-
-    def physical_batches(self, step: int) -> Iterable[PhysicalBatchLike]:
-        """The batches of logical step `step`, the last one flagged."""
-        ...
+from dpmed.privacy.sampling import PhysicalBatch, PoissonSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +59,7 @@ class LogicalStepLoader:
     def __init__(
         self,
         *,
-        sampler: Sampler,
+        sampler: PoissonSampler,
         images_NHW: NDArray[np.uint8],
         image_rows: NDArray[np.int64],
         targets_NL: NDArray[np.float32],
@@ -93,7 +78,7 @@ class LogicalStepLoader:
             for batch in self.sampler.physical_batches(step):
                 yield self._collate(batch)
 
-    def _collate(self, batch: PhysicalBatchLike) -> TrainingBatch:
+    def _collate(self, batch: PhysicalBatch) -> TrainingBatch:
         rows_V = batch.rows_BK.reshape(-1)
         weights_V = batch.weights_BK.reshape(-1).astype(np.float32)
         real_V = weights_V > 0

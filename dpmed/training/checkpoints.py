@@ -1,7 +1,7 @@
 """Checkpoints at logical-step boundaries, written so that the previous one survives any failure.
 
-A checkpoint holds weights, optimizer, schedule, accountant, sampler position and torch's generators,
-and never the secret key. It is as sensitive as the training data (DESIGN.md, rule 10).
+A checkpoint holds weights, optimizer, schedule, accountant, sampler position and torch's
+generators, and never the secret key. It is as sensitive as the training data (DESIGN.md, rule 10).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to disk, then renames: readers see the old or the new file."""
+    """Writes beside the target, flushes, then renames: readers see the old or the new file."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

@@ -1,4 +1,4 @@
-"""The Lightning module: accumulates clipped sums over a logical step, then takes one optimizer step.
+"""The Lightning module: sums clipped gradients over a logical step, then takes one optimizer step.
 
 Manual optimisation, because a logical step is not a batch: noise is added, the accountant advances
 and the learning rate moves once a logical step, after its last physical batch. The privacy
@@ -8,26 +8,18 @@ mathematics is in `dpmed.privacy`; this file only calls it in the right order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from dpmed.privacy.clipping.clipper import Clipper
 from dpmed.training.batches import TrainingBatch
 from dpmed.training.loss import per_view_loss
-
-
-class GradientSum(Protocol):
-    """Adds the gradients of one physical batch to the sum of the logical step."""
-
-    module: nn.Module
-
-    def backward(self, losses_V: Tensor, weights_V: Tensor) -> Any:
-        """Accumulates; returns non-private statistics or None."""
-        ...
 
 
 class PlainGradientSum:
@@ -60,7 +52,7 @@ class Classifier(L.LightningModule):
         self,
         *,
         model: nn.Module,
-        gradient_sum: GradientSum,
+        gradient_sum: Clipper | PlainGradientSum,
         optimizer: Optimizer,
         learning_rate_factor: Callable[[int], float],
         before_update: Callable[[int], None],
@@ -83,9 +75,13 @@ class Classifier(L.LightningModule):
         self._side_outputs: dict[str, float] = {}
         self.completed_steps = 0
 
+    @property
+    def _dtype_of_weights(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
     def forward(self, images_V1HW: Tensor) -> Tensor:
         """Logits of uint8 or float images."""
-        return self.model(scaled(images_V1HW, self.dtype))
+        return self.model(scaled(images_V1HW, self._dtype_of_weights))
 
     def configure_optimizers(self) -> Any:
         """The optimizer as given, and one schedule step a logical step."""
@@ -100,7 +96,7 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """One physical batch; the last one of a logical step also updates the weights."""
         gradient_sum = self._gradient_sum[0]
-        logits_VL = gradient_sum.module(scaled(batch.images_V1HW, self.dtype))
+        logits_VL = gradient_sum.module(scaled(batch.images_V1HW, self._dtype_of_weights))
         losses_V = per_view_loss(logits_VL, batch.targets_VL, pos_weight_L=self._pos_weight_L)
         statistics = gradient_sum.backward(losses_V, batch.weights_V)
         if self._log_side_outputs:
@@ -110,7 +106,8 @@ class Classifier(L.LightningModule):
             self._update(batch.step)
 
     def _update(self, step: int) -> None:
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        scheduler = cast(LambdaLR, self.lr_schedulers())
         self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
         self._before_update(step)
         optimizer.step()

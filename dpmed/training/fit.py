@@ -56,7 +56,6 @@ def fit(
     return classifier.completed_steps == loader.num_steps
 
 
-
 def _quieten() -> None:
     """Lightning's notes on itself; the banner says what a user needs."""
     for name in ("lightning.pytorch", "lightning.fabric"):

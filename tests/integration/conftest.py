@@ -1,4 +1,4 @@
-"""Runs of the real program on a small cohort: the same code as a user's, shrunk by settings alone."""
+"""Runs of the real program on a small cohort: a user's code, shrunk by settings alone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ Train = Callable[..., subprocess.CompletedProcess[str]]
 def train(tmp_path: Path) -> Train:
     """Runs `python train.py SMALL words...` in a folder of its own; returns the ended process."""
 
-    def run(*words: str, small: bool = True, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: str, small: bool = True, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         process = subprocess.run(
             command(*words, small=small), cwd=tmp_path, env=environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
