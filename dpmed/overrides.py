@@ -22,8 +22,9 @@ _FREE_FORM = ("hydra", "data.columns", "data.label_map", "data.releases")
 _REFUSED = {
     "accumulate_grad_batches": (
         "a logical step already gathers as many physical batches as it needs, and accumulating "
-        "them again would no longer be what the accountant counts. Set privacy.expected_batch_size for "
-        "the logical batch and performance.physical_batch_size for what fits into memory."
+        "them again would no longer be what the accountant counts. Set "
+        "privacy.expected_batch_size for the logical batch and performance.physical_batch_size "
+        "for what fits into memory."
     ),
     "sampler": (
         "the guarantee holds for Poisson sampling by dpmed's own secret generator only; another "

@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from dpmed.data.preprocessing import MAX_PIXELS, Preprocessing
 
@@ -34,6 +40,9 @@ PIXEL_ELEMENTS = [
     "BluePaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
     "PixelData", "FloatPixelData", "DoubleFloatPixelData",
 ]  # fmt: skip
+REQUIRED_ELEMENTS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
+)  # fmt: skip
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's "L"
 INVERSE_SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
 
@@ -55,9 +64,8 @@ def read_dicom(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     with _silent():
         try:
             dataset = pydicom.dcmread(path, force=True, specific_tags=PIXEL_ELEMENTS)
-            _check_can_decode(dataset)
-            stored = pixel_array(dataset)
-            return _to_grey(stored, dataset, preprocessing)
+            _check_header(dataset)
+            return _to_grey(_stored_pixels(dataset), dataset, preprocessing)
         except DicomError:
             raise
         except MemoryError:
@@ -67,32 +75,55 @@ def read_dicom(path: Path, preprocessing: Preprocessing) -> np.ndarray:
             raise DicomError(f"it is broken DICOM ({type(error).__name__})") from None
 
 
-def _check_can_decode(dataset: pydicom.Dataset) -> None:
+def _check_header(dataset: pydicom.Dataset) -> None:
     if not any(name in dataset for name in PIXEL_ELEMENTS[-3:]):
         raise DicomError("it is DICOM without pixels, or no DICOM at all")
+    missing = [name for name in REQUIRED_ELEMENTS if name not in dataset]
+    if missing:
+        raise DicomError(f"its header lacks {', '.join(missing)}")
     num_frames = int(dataset.get("NumberOfFrames") or 1)
     if num_frames > 1:
         raise DicomError(f"it holds {num_frames} frames; export the one to use as its own file")
     num_pixels = int(dataset.Rows) * int(dataset.Columns)
     if not 0 < num_pixels <= MAX_PIXELS:
         raise DicomError(f"its header claims {dataset.Columns}x{dataset.Rows} pixels")
+
+
+def _stored_pixels(dataset: pydicom.Dataset) -> np.ndarray:
+    """The stored values (rows, columns) or (rows, columns, 3), decompressed, colours as RGB."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    elif syntax.is_compressed:
-        _check_decoder(syntax)
+    if syntax is None:  # files that were written without a meta header
+        is_implicit, is_little = dataset.original_encoding
+        syntax = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else syntax
+        return pixel_array(dataset)
+    if not syntax.is_compressed:
+        num_bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+        if "PixelData" in dataset and len(dataset.PixelData) * 8 < num_bits:
+            raise DicomError("it is truncated: it has fewer pixels than its header says")
+        return pixel_array(dataset)
+    name = syntax.name if syntax.name != str(syntax) else "an unknown compression"
+    _check_decoder(syntax, name)
+    # For RLE pydicom's own decoder: that of pylibjpeg-rle ends the process on some broken files.
+    plugin = "pydicom" if syntax == RLELossless else ""
+    try:
+        return pixel_array(dataset, decoding_plugin=plugin)
+    except (RuntimeError, ValueError):
+        raise DicomError(
+            f"its pixels, compressed as {name}, cannot be decompressed: they are broken, or a "
+            "variant that needs pip install 'dpmed[dicom-gdcm]'"
+        ) from None
 
 
-def _check_decoder(syntax: UID) -> None:
-    known = syntax.name if syntax.name != str(syntax) else "an unknown compression"
+def _check_decoder(syntax: UID, name: str) -> None:
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
     if not available:
         raise DicomError(
-            f"it is compressed as {known}, for which no decoder is installed; "
-            "pip install 'dpmed[dicom-lossless]' or decompress it first"
+            f"it is compressed as {name}, for which no decoder is installed; "
+            "pip install 'dpmed[dicom-gdcm]' or decompress it first"
         )
 
 
@@ -108,8 +139,7 @@ def _to_grey(
         unit = 1.0 - unit
     if padding is not None and not padding.all():
         unit[padding] = unit[~padding].min()
-    full_scale = 255 if int(dataset.BitsStored) <= 8 else 65535
-    return np.rint(unit * full_scale).astype(np.uint8 if full_scale == 255 else np.uint16)
+    return _scaled(unit, dataset)
 
 
 def _photometric(dataset: pydicom.Dataset, preprocessing: Preprocessing) -> str:
@@ -169,9 +199,9 @@ def _windowed(values: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray,
 
 def _stored_range(stored: np.ndarray, dataset: pydicom.Dataset) -> tuple[float, float]:
     """The range that the header promises, widened where the pixels prove it wrong."""
-    num_bits = int(dataset.BitsStored)
     if stored.dtype.kind == "f":
         return float(stored.min()), float(stored.max()) + float(stored.min() == stored.max())
+    num_bits = int(dataset.BitsStored)
     signed = stored.dtype.kind == "i"
     low, high = (
         (-(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1) if signed else (0, 2**num_bits - 1)
@@ -208,8 +238,15 @@ def _descriptor(item: pydicom.Dataset) -> tuple[int, int, int]:
 def _colour_to_grey(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
-    grey = np.rint(stored[..., :3].astype(np.float32) @ LUMINANCE)
-    return grey.astype(np.uint8 if stored.dtype == np.uint8 else np.uint16)
+    grey = stored[..., :3].astype(np.float32) @ LUMINANCE
+    return _scaled(grey / np.float32(np.iinfo(stored.dtype).max), dataset)
+
+
+def _scaled(unit: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Values in [0, 1] as uint8 where the file has at most 8 bits, else as uint16."""
+    few_bits = int(dataset.get("BitsStored", 16)) <= 8
+    full_scale = 255 if few_bits else 65535
+    return np.rint(unit * full_scale).astype(np.uint8 if few_bits else np.uint16)
 
 
 def _rescale_of(dataset: pydicom.Dataset) -> tuple[float, float]:

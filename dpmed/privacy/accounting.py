@@ -23,6 +23,7 @@ from dpmed.errors import UserError
 # was never below the truth, and at most 4e-12 above it from 1e-10 on, up to 100,000 steps.
 SMALLEST_DELTA = 1e-10
 LARGEST_NUM_STEPS = 10_000_000
+_NUM_GRID_POINTS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,15 +192,20 @@ def _step_pld(
 
 
 def _discretisation(mechanisms: Sequence[Mechanism]) -> float:
-    """Width of the grid of privacy losses, as fine as keeps the rounding below 0.1 % of epsilon.
+    """Width of the grid of privacy losses: fine for the composition, yet few points for a step.
 
-    Any width gives an upper bound. The scale of the losses is the mu of the central limit theorem
-    for subsampled Gaussians (Bu et al. 2020, arXiv 1911.11607).
+    Any width gives an upper bound. The scale of the composed losses is the mu of the central limit
+    theorem for subsampled Gaussians (Bu et al. 2020, arXiv 1911.11607); a step's losses reach
+    about ln(1 + q exp((18 sigma + 1) / (2 sigma^2))), nine standard deviations out.
     """
     mu = math.sqrt(sum(_squared_mu(mechanism) for mechanism in mechanisms))
-    if mu >= 10:
-        return 1e-3
-    return min(1e-4, max(1e-7, 10.0 ** (math.floor(math.log10(mu)) - 3)))
+    fine = min(1e-4, max(1e-7, 10.0 ** (math.floor(math.log10(mu)) - 3)))
+    return max(fine, *(_largest_loss(mechanism) / _NUM_GRID_POINTS for mechanism in mechanisms))
+
+
+def _largest_loss(mechanism: Mechanism) -> float:
+    sigma = mechanism.noise_multiplier
+    return float(np.logaddexp(0, math.log(mechanism.sample_rate) + (9 + 0.5 / sigma) / sigma))
 
 
 def _squared_mu(mechanism: Mechanism) -> float:

@@ -5,6 +5,7 @@ Works from files. Evaluation figures in it are not covered by epsilon, and it sa
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write_card(run: RunFiles, path: Path) -> None:
         run: the run; what it lacks is said in place.
         path: the Markdown file.
     """
-    front_matter = yaml.safe_dump(_metadata(run), sort_keys=False, allow_unicode=True)
+    front_matter = yaml.safe_dump(_metadata(run), sort_keys=False)
     parts = [f"---\n{front_matter}---", f"# {_plain(_name(run))}", _headline(run)]
     parts += [_stamp(run), _results(run), _groups(run), _plan(run), _limits()]
     path.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -45,7 +46,7 @@ def _name(run: RunFiles) -> str:
 def _metadata(run: RunFiles) -> dict[str, Any]:
     """The fields that a model hub indexes."""
     split, results = reported_split(run)
-    data_set = str(run.data_sheet.get("name", "not reported"))
+    data_set = _identifier(str(run.data_sheet.get("name", "not reported")))
     macro = estimate(mapping(results, "auroc").get("macro"))
     metadata: dict[str, Any] = {
         "library_name": "timm",
@@ -57,7 +58,7 @@ def _metadata(run: RunFiles) -> dict[str, Any]:
     if macro.value is not None:
         metadata["model-index"] = [
             {
-                "name": _name(run),
+                "name": _identifier(_name(run)),
                 "results": [
                     {
                         "task": {
@@ -140,6 +141,11 @@ def _limits() -> str:
         "validated for clinical decisions. Evaluation figures, thresholds and prevalences in this "
         "card were computed from patients' data without noise: epsilon does not cover them."
     )
+
+
+def _identifier(text: str) -> str:
+    """A name for the front matter, which hubs show without escaping."""
+    return re.sub(r"[^\w .,:+()/-]", "_", text)
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ one is missing. Must not soften: the sentences are the same whatever the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -20,7 +20,7 @@ from dpmed.report.numbers import (
     label_name,
     scientific,
 )
-from dpmed.report.run_files import RunFiles, is_number
+from dpmed.report.run_files import DAMAGED, RunFiles, is_number
 
 SUMMARIES = ("macro", "micro")
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
@@ -37,7 +37,11 @@ class Sentence:
 
 def headline(run: RunFiles) -> list[Sentence]:
     """How good, for whom, and what is guaranteed."""
-    return [_how_good(run), _for_whom(run), _what_is_guaranteed(run)]
+    return [
+        _guarded("How good is it?", _how_good, run),
+        _guarded("For whom?", _for_whom, run),
+        _guarded("What is guaranteed?", _what_is_guaranteed, run),
+    ]
 
 
 def reported_split(run: RunFiles) -> tuple[str, Mapping[str, Any]]:
@@ -59,11 +63,18 @@ def mapping(parent: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return node if isinstance(node, Mapping) else {}
 
 
-def _how_good(run: RunFiles) -> Sentence:
+def _guarded(question: str, say: Callable[[RunFiles, str], Sentence], run: RunFiles) -> Sentence:
+    try:
+        return say(run, question)
+    except DAMAGED as error:
+        reason = f"Not known: the files hold something unexpected here ({type(error).__name__})."
+        return Sentence(question=question, answer=reason, detail="")
+
+
+def _how_good(run: RunFiles, question: str) -> Sentence:
     split, results = reported_split(run)
     auroc = mapping(results, "auroc")
     macro = estimate(auroc.get("macro"))
-    question = "How good is it?"
     if macro.value is None:
         reason = run.problems.get("metrics.json", macro.reason)
         return Sentence(question=question, answer=f"Not known: {reason}", detail="")
@@ -104,9 +115,8 @@ def split_size(run: RunFiles, split: str) -> str:
     return f"{words} of {patients:,} patients" if is_number(patients) else words
 
 
-def _for_whom(run: RunFiles) -> Sentence:
+def _for_whom(run: RunFiles, question: str) -> Sentence:
     _, results = reported_split(run)
-    question = "For whom?"
     groups = macro_by_group(results)
     if not groups:
         reason = run.problems.get("metrics.json", "no subgroup was evaluated.")
@@ -168,8 +178,7 @@ def _described(where: tuple[str, str]) -> str:
     return f"{attribute} {name}"
 
 
-def _what_is_guaranteed(run: RunFiles) -> Sentence:
-    question = "What is guaranteed?"
+def _what_is_guaranteed(run: RunFiles, question: str) -> Sentence:
     plan = run.plan
     if not plan:
         return Sentence(

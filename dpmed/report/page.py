@@ -7,6 +7,7 @@ shows a patient's image or id.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,12 +23,10 @@ from dpmed.report.card import write_card
 from dpmed.report.figures import Figure, write_figures
 from dpmed.report.headline import headline, percent_at_most
 from dpmed.report.numbers import compact, moment, quiet_intervals, scientific
-from dpmed.report.run_files import RunFiles, Unavailable, read_run
+from dpmed.report.run_files import DAMAGED, RunFiles, Unavailable, read_run
 
 logger = logging.getLogger(__name__)
 _TEMPLATES = Path(__file__).parent / "templates"
-# What a section reads can be of any shape once a file is damaged.
-_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
 
 Build = Callable[[RunFiles, list[Figure]], Mapping[str, Any]]
 
@@ -100,10 +99,14 @@ def build_report(run_dir: Path) -> Path:
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     write_figures(figures, folder / "figures")
-    write_card(run, folder / "report.md")
+    try:
+        write_card(run, folder / "report.md")
+    except DAMAGED as error:
+        logger.warning("report.md could not be written: %r", error)
     return path
 
 
+@functools.cache
 def make_environment() -> jinja2.Environment:
     """Templates with escaping on, and the style and script that every page carries inline."""
     environment = jinja2.Environment(
@@ -151,7 +154,7 @@ def _render(
         html = environment.get_template(f"{section.id}.html").render(**content)
     except Unavailable as reason:
         html = environment.get_template("unavailable.html").render(reason=str(reason))
-    except _DAMAGED as error:
+    except DAMAGED as error:
         logger.warning("The section %r could not be built: %r", section.title, error)
         reason_text = f"The files hold something unexpected here ({type(error).__name__}: {error})."
         html = environment.get_template("unavailable.html").render(reason=reason_text)

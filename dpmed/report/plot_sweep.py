@@ -17,18 +17,27 @@ _WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 36.0, 26.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A result without DP; low and high are NaN where there is no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """One line.
 
     Attributes:
-        points: rows of epsilon, value, low, high; epsilon ascending; low and high may be missing.
-        reference: value, low, high without DP; None where there is no such run.
+        points: rows of epsilon, value, low, high; epsilon ascending; low and high may be NaN.
+        reference: the same series without DP; None where there is no such run.
         dots: (epsilon, value) of single runs.
     """
 
     name: str
     points: pd.DataFrame
-    reference: tuple[float, float | None, float | None] | None = None
+    reference: Reference | None = None
     dots: Sequence[tuple[float, float]] = ()
 
 
@@ -48,9 +57,9 @@ def epsilon_auroc_figure(series: Sequence[Series], *, name: str, title: str) -> 
     frame.x_axis(_epsilon_ticks(series), "Epsilon (log scale; smaller is more private)")
     low, high = _extent(series)
     frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(low, high, 5)], title)
+    _draw_references(frame, series)
     for index, line in enumerate(series):
         css = f"s{index % NUM_SERIES + 1}"
-        _draw_reference(frame, line, css)
         _draw_line(frame, line, css, shift=3.0 * (index - (len(series) - 1) / 2))
         row = _HEIGHT + 14 * index + 10
         drawing.line((_LEFT, row - 4), (_LEFT + 20, row - 4), f"curve {css}")
@@ -76,7 +85,8 @@ def _extent(series: Sequence[Series]) -> tuple[float, float]:
     values: list[float] = []
     for line in series:
         values += [float(v) for v in line.points[["value", "low", "high"]].to_numpy().ravel()]
-        values += [float(v) for v in line.reference or () if v is not None]
+        if line.reference is not None:
+            values += [line.reference.value, line.reference.low, line.reference.high]
         values += [value for _, value in line.dots]
     known = [value for value in values if value == value]
     low, high = min(known), max(known)
@@ -90,18 +100,38 @@ def _epsilon_ticks(series: Sequence[Series]) -> list[tuple[float, str]]:
     return [(value, f"{value:g}") for value in epsilons[::step]]
 
 
-def _draw_reference(frame: Frame, line: Series, css: str) -> None:
-    if line.reference is None:
-        return
-    value, low, high = line.reference
-    left, right = frame.left, frame.right
-    if low is not None and high is not None:
-        corners = [(left, frame.y(low)), (right, frame.y(low)),
-                   (right, frame.y(high)), (left, frame.y(high))]  # fmt: skip
-        frame.drawing.polygon(corners, f"band {css}")
-    frame.drawing.line((left, frame.y(value)), (right, frame.y(value)), f"curve thin {css}")
-    words = f"without DP {value:.3f}"
-    frame.drawing.text((right - 3, frame.y(value) - 4), words, "note", "end")
+def _draw_references(frame: Frame, series: Sequence[Series]) -> None:
+    """Bands over the whole width, with their words on the right."""
+    words: list[tuple[float, str]] = []
+    for index, line in enumerate(series):
+        if line.reference is None:
+            continue
+        css, left, right = f"s{index % NUM_SERIES + 1}", frame.left, frame.right
+        value, low, high = (frame.y(level) for level in _levels(line.reference))
+        frame.drawing.polygon(
+            [(left, low), (right, low), (right, high), (left, high)], f"band {css}"
+        )
+        frame.drawing.line((left, value), (right, value), f"curve thin {css}")
+        which = f", {line.name}" if len(series) > 1 else ""
+        words.append((value - 4, f"no DP{which}: {line.reference.value:.3f}"))
+    for at, text in _apart(sorted(words), distance=13):
+        frame.drawing.text((frame.right - 3, at), text, "note", "end")
+
+
+def _levels(reference: Reference) -> tuple[float, float, float]:
+    has_interval = reference.low == reference.low and reference.high == reference.high
+    if has_interval:
+        return reference.value, reference.low, reference.high
+    return reference.value, reference.value, reference.value
+
+
+def _apart(words: list[tuple[float, str]], distance: float) -> list[tuple[float, str]]:
+    """Pushes words down until each is `distance` pixels below the one above."""
+    placed: list[tuple[float, str]] = []
+    for at, text in words:
+        lowest = placed[-1][0] + distance if placed else at
+        placed.append((max(at, lowest), text))
+    return placed
 
 
 def _draw_line(frame: Frame, line: Series, css: str, shift: float) -> None:
@@ -121,14 +151,12 @@ def _draw_line(frame: Frame, line: Series, css: str, shift: float) -> None:
 
 
 def _table(series: Sequence[Series]) -> pd.DataFrame:
-    parts = []
-    for line in series:
-        rows = line.points[["epsilon", "value", "low", "high"]].assign(series=line.name)
-        if line.reference is not None:
-            value, low, high = line.reference
-            last = pd.DataFrame(
-                [{"epsilon": "inf", "value": value, "low": low, "high": high, "series": line.name}]
-            )
-            rows = pd.concat([rows.astype(object), last.astype(object)])
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True)[["series", "epsilon", "value", "low", "high"]]
+    rows = [
+        {"series": line.name, "epsilon": epsilon, "value": value, "low": low, "high": high}
+        for line in series
+        for epsilon, value, low, high in [
+            *line.points[["epsilon", "value", "low", "high"]].to_numpy(float).tolist(),
+            *([(float("inf"), *_levels(line.reference))] if line.reference else []),
+        ]
+    ]
+    return pd.DataFrame(rows)

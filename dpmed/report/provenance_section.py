@@ -72,7 +72,7 @@ def data_sheet(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     splits = {str(name): part for name, part in mapping(sheet, "splits").items()}
     return {
         "name": sheet.get("name", "not reported"),
-        "notes": [redact_text(str(note), ids) for note in sheet.get("notes") or []],
+        "notes": [redact_text(str(note), ids) for note in _list(sheet.get("notes"))],
         "splits": list(splits),
         "sizes": [
             (words, [_count(part, field) for part in splits.values()])
@@ -126,7 +126,11 @@ def contact_sheet(run: RunFiles) -> str:
 def warnings(run: RunFiles) -> list[str]:
     """The run's own warnings, without patient ids."""
     ids = known_patient_ids(run.folder)
-    return [redact_text(str(item), ids) for item in run.run.get("warnings") or []]
+    return [redact_text(str(item), ids) for item in _list(run.run.get("warnings"))]
+
+
+def _list(found: object) -> list[Any]:
+    return found if isinstance(found, list) else []
 
 
 def _initialisation(init: object) -> list[tuple[str, str]]:
@@ -227,7 +231,7 @@ def _skipped(run: RunFiles, ids: set[str]) -> list[str]:
     if not ids:
         return []
     names = []
-    for item in run.run.get("skipped_images") or []:
+    for item in _list(run.run.get("skipped_images")):
         if isinstance(item, Mapping):
             shown = redact_file_name(str(item.get("image", "")), ids)
             names.append(f"{shown}: {redact_text(str(item.get('reason', '')), ids)}")

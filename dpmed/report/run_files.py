@@ -25,6 +25,10 @@ PLOTTED_COLUMNS = ("sex", "age", "view", "site")
 PLOTTED_PREFIXES = ("label_", "prob_")
 
 
+# What reading a value of an unexpected shape raises, once a file is damaged.
+DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
+
+
 class Unavailable(Exception):  # noqa: N818 - no error: a part that the files do not hold
     """A part of the report cannot be built; the message says why, in place of the part."""
 
@@ -91,7 +95,7 @@ def read_run(run_dir: Path) -> RunFiles:
         return empty
 
     nothing: Mapping[str, Any] = {}
-    content = {name: attempt(name, _read_mapping, nothing) for name in JSON_FILES}
+    content = {name: attempt(name, _read_json, nothing) for name in JSON_FILES}
     predictions = {
         split: attempt(f"predictions/{split}.parquet", _read_predictions, pd.DataFrame())
         for split in SPLITS
@@ -116,17 +120,17 @@ def is_number(value: object) -> TypeGuard[float]:
     return value == value and abs(value) != float("inf")
 
 
-def _read_mapping(path: Path) -> Mapping[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no mapping")
-    return content
+def _read_json(path: Path) -> Mapping[str, Any]:
+    return _mapping(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no mapping")
+    return _mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def _mapping(content: object) -> Mapping[str, Any]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError("no mapping, or an empty one")
     return content
 
 

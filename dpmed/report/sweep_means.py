@@ -1,7 +1,8 @@
-"""Means over seeds with intervals: runs that differ in their seed alone become one condition.
+"""Means over seeds with intervals: runs that differ in their seeds alone become one condition.
 
-The interval is Student's over the seeds' results: it says how much training varies on these same
-test patients. With a single seed it is that run's own interval over patients, and marked so.
+The interval is Student's over the seeds' results: it says how much training, and the cohort where
+that is drawn anew, varies. With a single seed it is that run's own interval over patients, and
+marked so. A value that is not estimable in every run of a condition has no interval.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
     rows = []
     for values, runs in sweep.runs.groupby(keys, dropna=False, sort=False):
         named = dict(zip(keys, values, strict=True))
-        row: dict[str, Any] = {**named, "series": _series(sweep, named)}
+        row: dict[str, Any] = {**named, "series": _series(named, sweep.varying)}
         row |= {"num_seeds": len(runs), "private": bool(runs["private"].all())}
         row["interval_over"] = OVER_SEEDS if len(runs) > 1 else OVER_PATIENTS
         for column in value_columns(sweep):
@@ -45,15 +46,13 @@ def value_columns(sweep: Sweep) -> list[str]:
 
 
 def student_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean of independent values; needs two of them."""
+    """The 95 % interval of a mean of independent AUROCs, cut to [0, 1]; needs two of them."""
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
 
 
-def _series(sweep: Sweep, named: dict[str, Any]) -> str:
-    # Settings with one value only would repeat themselves in every name.
-    shown = [name for name in sweep.varying if sweep.runs[name].nunique() > 1]
-    return ", ".join(f"{_short(name)} {named[name]}" for name in shown) or "all runs"
+def _series(named: dict[str, Any], varying: list[str]) -> str:
+    return ", ".join(f"{_short(name)} {named[name]}" for name in varying) or "all runs"
 
 
 def _short(setting: str) -> str:
@@ -61,14 +60,12 @@ def _short(setting: str) -> str:
 
 
 def _mean(runs: pd.DataFrame, column: str) -> dict[str, float | None]:
-    if column not in runs:
-        return {column: None, f"{column}.low": None, f"{column}.high": None}
-    values = runs[column].dropna().to_numpy(float)
-    if not len(values):
-        return {column: None, f"{column}.low": None, f"{column}.high": None}
-    if len(values) == 1:
-        row = runs[runs[column].notna()].iloc[0]
-        low, high = row[f"{column}.low"], row[f"{column}.high"]
-    else:
+    low: float | None = None
+    high: float | None = None
+    values = runs[column].dropna().to_numpy(float) if column in runs else np.array([])
+    if len(runs) == 1 and len(values) == 1:
+        low, high = runs.iloc[0][f"{column}.low"], runs.iloc[0][f"{column}.high"]
+    elif len(values) == len(runs):
         low, high = student_interval(values)
-    return {column: float(values.mean()), f"{column}.low": low, f"{column}.high": high}
+    mean = float(values.mean()) if len(values) else None
+    return {column: mean, f"{column}.low": low, f"{column}.high": high}

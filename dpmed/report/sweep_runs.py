@@ -22,8 +22,9 @@ from dpmed.report.run_files import RunFiles, is_number, read_run
 MARKERS = ("run.json", "config.yaml", "error.txt", ".hydra")
 FINISHED = ("completed", "finished")
 # Settings that name places or speed: two runs that differ in them are the same experiment.
-_IGNORED = ("seed", "name", "resume", "on_changed_replay", "logger", "performance")
-_ALWAYS_COLUMNS = ("init.source", "model.name")
+_IGNORED = ("name", "resume", "on_changed_replay", "logger", "performance")
+_SEED = "seed"  # of a run, and of the generator that draws its cohort
+_ALWAYS_NAMED = ("data.id", "model.name", "init.source")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,16 @@ class Sweep:
         runs: one row a finished run; `run`, `epsilon` (missing without DP), `delta`, `seed`, one
             column for each of `varying`, then `auroc.<label>` with `.low` and `.high`, and
             `group.<attribute>.<group>` for the mean over labels.
-        varying: settings that differ between runs, besides seed and epsilon.
+        varying: settings that differ between runs, besides seeds and epsilon.
+        constant: settings that name the experiment and are the same in all runs.
         unfinished: folder and reason of every run without results.
         labels: labels in the order of the files, `macro` last.
+        groups: (attribute, group) in the order of the files.
     """
 
     runs: pd.DataFrame
     varying: list[str]
+    constant: dict[str, str]
     unfinished: list[tuple[str, str]]
     labels: list[str]
     groups: list[tuple[str, str]]
@@ -68,6 +72,7 @@ def read_sweep(folders: Mapping[str, Path]) -> Sweep:
     return Sweep(
         runs=pd.DataFrame(rows),
         varying=varying,
+        constant=_constant(list(finished.values()), varying),
         unfinished=unfinished,
         labels=[label for label in labels if label != "macro"] + ["macro"],
         groups=groups,
@@ -104,15 +109,23 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _reason(run: RunFiles) -> str:
     """Why a run has no result to show; empty where it has one."""
     status = run.run.get("status")
-    if status is None:
-        return run.problems.get("run.json", "run.json holds no status.")
     if status not in FINISHED:
-        error = redact_text(str(run.run.get("error") or ""), known_patient_ids(run.folder))
-        return f"status: {status}" + (f" ({error})" if error else "")
+        words = f"status: {status}" if status else run.problems.get("run.json", "status unknown")
+        error = _error(run)
+        return f"{words} ({error})" if error else words
     if "metrics.json" in run.problems or "plan.json" in run.problems:
         return run.problems.get("metrics.json") or run.problems["plan.json"]
     macro = estimate(_auroc(run).get("macro"))
     return "" if macro.value is not None else f"macro AUROC: {macro.reason}"
+
+
+def _error(run: RunFiles) -> str:
+    """What the job said when it failed, in one line and without patient ids."""
+    text = str(run.run.get("error") or "")
+    path = run.folder / "error.txt"
+    if not text and path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace")
+    return redact_text(" ".join(text.split()), known_patient_ids(run.folder))
 
 
 def _auroc(run: RunFiles) -> dict[str, Any]:
@@ -161,25 +174,29 @@ def _target_epsilon(run: RunFiles) -> float | None:
 
 
 def _varying(runs: list[RunFiles]) -> list[str]:
-    """Settings with more than one value among the runs of equal privacy, in the config's order."""
-    settings = [_flatten(run.config) for run in runs]
-    names = dict.fromkeys(name for flat in settings for name in flat)
-    differing = [
+    """Settings with more than one value, in the config's order; privacy among private runs only."""
+    everything = [_flatten(run.config) for run in runs]
+    private = [_flatten(run.config) for run in runs if run.dp_enabled]
+    names = dict.fromkeys(name for flat in everything for name in flat)
+    return [
         name
         for name in names
-        if not name.startswith(_IGNORED) and not name.startswith("privacy.")
-        and len({str(flat.get(name)) for flat in settings}) > 1
-    ]  # fmt: skip
-    always = [name for name in _ALWAYS_COLUMNS if name in names and name not in differing]
-    private = [flat for flat in settings if flat.get("privacy.enabled")]
-    differing += [
-        name
-        for name in names
-        if name.startswith("privacy.")
+        if not name.startswith(_IGNORED)
+        and name.split(".")[-1] != _SEED
         and name not in ("privacy.epsilon", "privacy.enabled")
-        and len({str(flat.get(name)) for flat in private}) > 1
+        and _num_values(name, private if name.startswith("privacy.") else everything) > 1
     ]
-    return always + differing
+
+
+def _constant(runs: list[RunFiles], varying: list[str]) -> dict[str, str]:
+    """The settings that name an experiment, where all runs share them."""
+    flat = _flatten(runs[0].config) if runs else {}
+    names = [name for name in _ALWAYS_NAMED if name in flat and name not in varying]
+    return {name: str(flat[name]) for name in names}
+
+
+def _num_values(name: str, settings: list[dict[str, Any]]) -> int:
+    return len({str(flat.get(name)) for flat in settings})
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

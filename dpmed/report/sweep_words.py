@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dpmed.report.numbers import decimal
+from dpmed.report.numbers import decimal, group_name
 from dpmed.report.sweep_runs import Sweep
 
 
@@ -49,7 +49,7 @@ def _sentence(row: pd.Series, means: pd.DataFrame) -> str:
     seeds = f"{row['num_seeds']} seed" + ("" if row["num_seeds"] == 1 else "s")
     words = (
         f"At epsilon {row['epsilon']:g}{where} the mean AUROC is {decimal(value)} "
-        f"({_interval(row, 'auroc.macro')}; {seeds}, interval over {row['interval_over']})"
+        f"({_interval(row)}; {seeds}, interval over {row['interval_over']})"
     )
     twin = means[means["epsilon"].isna() & (means["series"] == row["series"])]
     if twin.empty:
@@ -60,9 +60,9 @@ def _sentence(row: pd.Series, means: pd.DataFrame) -> str:
     return f"{words}, {abs(change):.3f} {direction} the same model without DP ({reference:.3f})."
 
 
-def _interval(row: pd.Series, column: str) -> str:
-    low, high = row[f"{column}.low"], row[f"{column}.high"]
-    return "no interval" if low != low or low is None else f"95 % CI {low:.3f}–{high:.3f}"
+def _interval(row: pd.Series) -> str:
+    low, high = row["auroc.macro.low"], row["auroc.macro.high"]
+    return "no interval" if pd.isna(low) or pd.isna(high) else f"95 % CI {low:.3f}–{high:.3f}"
 
 
 def _widest_group_gap(sweep: Sweep, private: pd.DataFrame) -> str:
@@ -72,13 +72,14 @@ def _widest_group_gap(sweep: Sweep, private: pd.DataFrame) -> str:
             values = {
                 group: float(row[f"group.{attribute}.{group}"])
                 for name, group in sweep.groups
-                if name == attribute and pd.notna(row[f"group.{attribute}.{group}"])
+                if name == attribute and pd.notna(row[f"group.{attribute}.{group}.low"])
             }
             if len(values) > 1 and max(values.values()) - min(values.values()) > widest:
                 low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
                 widest = values[high] - values[low]
+                best, worst = (group_name(attribute, group) for group in (high, low))
                 words = (
                     f"The widest gap between groups is {widest:.3f}, by {attribute} at epsilon "
-                    f"{row['epsilon']:g}: {high} {values[high]:.3f}, {low} {values[low]:.3f}."
+                    f"{row['epsilon']:g}: {best} {values[high]:.3f}, {worst} {values[low]:.3f}."
                 )
     return words

@@ -50,7 +50,7 @@ def build_learner(config: RunConfig) -> Learner:
             or that no exact clipping rule covers.
     """
     init = config.init
-    source = {"path": init.path, "sha256": init.sha256 or "", "tag": init.tag or ""}
+    source = {"path": init.path, "sha256": init.sha256, "tag": init.tag}
     models.check_available(name=config.model.name, init=init.source, **source)
     model = models.build_model(
         name=config.model.name,

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from dpmed.config import RunConfig
 from dpmed.errors import UserError
-from dpmed.models import save_weights
+from dpmed.models import SeenDataSet, merge_lora, save_weights
 from dpmed.privacy.opacus_accountant import PLDAccountant
 from dpmed.privacy.optimizer import SecretNoiseOptimizer
 from dpmed.privacy.plan import PrivacyPlan
@@ -97,8 +97,12 @@ def train_run(
     if not completed:
         return False
     assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
+    if config.model.trainable == "lora":
+        merge_lora(learner.model)
     (run_dir / WEIGHTS).parent.mkdir(exist_ok=True)
-    save_weights(learner.model, run_dir / WEIGHTS, learner.provenance)
+    seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
+    provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
+    save_weights(learner.model, run_dir / WEIGHTS, provenance)
     record.update(trained=True)
     secrets.close()
     return True

@@ -31,9 +31,7 @@ def small_convnext(**kwargs: object) -> nn.Module:
 
 
 def clip(model: nn.Module, *, engine: str = "onepass", views: int = 1) -> Clipper:
-    return make_clipper(
-        model, engine=engine, rule="flat", max_grad_norm=1.0, views_per_unit=views
-    )
+    return make_clipper(model, engine=engine, rule="flat", max_grad_norm=1.0, views_per_unit=views)
 
 
 def bce(logits_VL: Tensor, targets_VL: Tensor) -> Tensor:
@@ -95,9 +93,7 @@ def test_weighted_mean_over_the_batch_is_caught() -> None:
 
     def losses(images: Tensor, targets: Tensor) -> Tensor:
         weights = 1.0 + 3.0 * targets
-        raw = F.binary_cross_entropy_with_logits(
-            clipper.module(images), targets, reduction="none"
-        )
+        raw = F.binary_cross_entropy_with_logits(clipper.module(images), targets, reduction="none")
         return (raw * weights).mean(1) / weights.mean()
 
     with pytest.raises(UserError, match="through the loss"):
@@ -108,9 +104,7 @@ def test_focal_normaliser_is_caught() -> None:
     clipper = clip(small_convnext())
 
     def losses(images: Tensor, targets: Tensor) -> Tensor:
-        raw = F.binary_cross_entropy_with_logits(
-            clipper.module(images), targets, reduction="none"
-        )
+        raw = F.binary_cross_entropy_with_logits(clipper.module(images), targets, reduction="none")
         focal = (1 - torch.exp(-raw)) ** 2
         return (raw * focal).sum(1) / focal.sum()
 

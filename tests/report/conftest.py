@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dpmed.evaluation.metrics import evaluate, write_metrics
@@ -49,11 +50,17 @@ def make_predictions(split: str, *, num_patients: int, seed: int, signal: float)
     return table
 
 
+def gaussian_delta(epsilon: np.ndarray | float, mu: float) -> np.ndarray:
+    """Delta of the mu-Gaussian mechanism at each epsilon."""
+    return norm.cdf(-epsilon / mu + mu / 2) - np.exp(epsilon) * norm.cdf(-epsilon / mu - mu / 2)
+
+
 def make_plan(*, epsilon: float | None = 8.0, private: bool = True, unit: str = "patient") -> dict:
     """A plan of the published schema with invented but consistent numbers; None is without DP."""
-    num_steps, mu = 400, 0.3 * (epsilon or 1.0)
-    grid = np.linspace(0, 12, 101) if epsilon is not None else np.array([])
-    delta = norm.cdf(-grid / mu + mu / 2) - np.exp(grid) * norm.cdf(-grid / mu - mu / 2)
+    num_steps = 400
+    mu = brentq(lambda mu: gaussian_delta(epsilon or 1.0, mu) - 6e-6, 0.01, 50)
+    grid = np.linspace(0, 1.3 * epsilon, 101) if epsilon is not None else np.array([])
+    delta = gaussian_delta(grid, mu)
     steps = [int(step) for step in np.linspace(1, num_steps, 40)] if epsilon is not None else []
     return {
         "enabled": epsilon is not None,
@@ -112,7 +119,7 @@ def write_run(
     private: bool = True,
     seed: int = 0,
     signal: float = 1.4,
-    num_patients: int = 240,
+    num_patients: int = 160,
     init: str = "scratch",
     subgroups: tuple[str, ...] = ("sex", "age", "view", "site"),
     intersections: bool = False,
@@ -121,7 +128,7 @@ def write_run(
     (folder / "predictions").mkdir(parents=True)
     tables = {
         "validation": make_predictions(
-            "validation", num_patients=120, seed=seed + 1000, signal=signal
+            "validation", num_patients=80, seed=seed + 1000, signal=signal
         ),
         "test": make_predictions("test", num_patients=num_patients, seed=seed, signal=signal),
     }
@@ -160,6 +167,18 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may damage."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def small_run(run_dir: Path) -> Path:
+    """A copy with few groups and images, quick to draw, for tests of what surrounds the plots."""
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    test = metrics["splits"]["test"]
+    test["subgroups"] = {"sex": test["subgroups"]["sex"]}
+    _write_json(run_dir / "metrics.json", metrics)
+    for path in (run_dir / "predictions").iterdir():
+        pd.read_parquet(path).head(60).to_parquet(path)
+    return run_dir
 
 
 @pytest.fixture

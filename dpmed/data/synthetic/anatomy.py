@@ -1,8 +1,9 @@
 """Drawing a healthy chest: how much each pixel's ray is attenuated by body, lungs and heart.
 
 Everything is a closed formula over the pixels of a block of pictures, evaluated in the body frame
-(see `body`), so any picture size shows the same patient. B pictures, H and W pixels. Attenuation is
-0 in open air and about 1 through the middle of the body. Bones, findings and the scanner come later.
+(see `body`), so any picture size shows the same patient. B pictures, H and W pixels. Attenuation
+is 0 in open air and about 1 through the middle of the body. Bones, findings and the scanner come
+later.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Chest:
     lung: np.ndarray
     solid: np.ndarray
     pixel: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Chest:
+        """The chests of some rows of the block."""
+        fields = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
+        return Chest(**fields)
 
 
 def draw_chest(body: Body, x: np.ndarray, y: np.ndarray, pixel: np.ndarray) -> Chest:
@@ -182,5 +188,5 @@ def _breasts(body: Body, lateral: np.ndarray, y: np.ndarray) -> np.ndarray:
     radius = np.maximum(body.breast, 0.05)
     dx = (lateral - 0.68 * body.thorax_width) / (1.2 * radius)
     dy = (y - body.breast_drop) / radius
-    dy = dy * np.where(dy < 0, 0.65, 1.0)
+    dy = np.maximum(dy, -0.65 * dy)
     return 0.60 * body.breast * dome(0.6 * (1.0 - dx * dx - dy * dy))

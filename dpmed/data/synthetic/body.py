@@ -1,9 +1,9 @@
-"""What one picture will show, in numbers: the geometry of the chest and the severity of its findings.
+"""What one picture will show, in numbers: the geometry of the chest, the severity of its findings.
 
-Stands between the study table (`cohort`) and the drawing (`anatomy`, `findings`). The body frame has
-its origin in the middle of the chest, x to the right of the picture (the patient's left), y down;
-the lungs reach from about y = -0.75 to 0.45 and |x| = 0.66. Arrays have the shape (B, 1, 1), one
-entry a picture, so that they broadcast over pixels; pairs have (B, 2, 1, 1): right side, left side.
+Stands between the study table (`cohort`) and the drawing (`anatomy`, `findings`). The body frame
+has its origin in the middle of the chest, x to the right of the picture (the patient's left), y
+down; the lungs reach from about y = -0.75 to 0.45 and |x| = 0.66. Arrays have the shape (B, 1, 1),
+one entry a picture, so that they broadcast over pixels; pairs have (B, 2, 1, 1): right, left side.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class Body:
         collapse_side: side of an atelectasis, -1 right or 1 left.
         lobar: 1 where an atelectasis is a collapsed lobe, 0 where it is plate-like.
         vessels: strength of the vascular markings.
+        num_lines: number of tubes and cables over the chest, 0 to 3.
+        pacemaker: 1 for a patient with a pacemaker.
         severity: severity of each of `FINDINGS`, shape (B, 4); present from `VISIBLE` on.
-        detail: uniforms that place the findings, shape (B, 48).
+        detail: uniforms that place findings and devices, shape (B, 64).
         texture: standard normals of the vessel and opacity textures, shape (B, 16, 64).
     """
 
@@ -97,6 +99,8 @@ class Body:
     collapse_side: np.ndarray
     lobar: np.ndarray
     vessels: np.ndarray
+    num_lines: np.ndarray
+    pacemaker: np.ndarray
     severity: np.ndarray
     detail: np.ndarray
     texture: np.ndarray
@@ -105,7 +109,7 @@ class Body:
         """Widest heart shadow over widest chest, as a reader would measure it; shape (B,)."""
         return (self.heart_width / self.thorax_width).reshape(-1)
 
-    def select(self, rows: np.ndarray) -> Body:
+    def select(self, rows: np.ndarray | slice) -> Body:
         """The bodies of some rows of the block."""
         fields = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)}
         return Body(**fields)
@@ -136,7 +140,7 @@ def draw_bodies(table: pd.DataFrame, *, seed: int) -> Body:
         ratio * geometry["thorax_width"] * np.where(ap > 0, AP_MAGNIFICATION, 1.0)
     )
     geometry |= _volume_loss(geometry, severity[:, 0], patient)
-    detail = np.stack([image.uniform() for _ in range(48)], axis=1)
+    detail = np.stack([image.uniform() for _ in range(64)], axis=1)
     lattices = np.stack([generator.standard_normal((16, 64)) for generator in patients])
     columns = {name: _over_pixels(values) for name, values in geometry.items()}
     return Body(
@@ -196,6 +200,8 @@ def _bones_and_soft_tissue(
         "gas_x": image.uniform(0.25, 0.45),
         "gas_size": image.uniform(0.05, 0.12),
         "gas_depth": np.clip(image.uniform(-0.25, 0.30), 0.0, 1.0),
+        "num_lines": np.floor(3.99 * np.clip(image.uniform() - 0.75 + 0.5 * ap, 0.0, 1.0)),
+        "pacemaker": patient.flag(np.clip(0.02 + 0.04 * older, 0.0, 1.0)).astype(float),
         "vessels": np.clip(patient.normal(1.0, 0.25) + 0.15 * older + 0.2 * ap, 0.3, 2.0),
     }
 
@@ -210,7 +216,7 @@ def _findings(
     """
     quantiles = np.stack([_steady_quantile(patient, image) for _ in FINDINGS], axis=1)
     present = VISIBLE + (1 - VISIBLE) * quantiles**1.1
-    faint = 0.9 * VISIBLE * np.clip((quantiles - 0.65) / 0.35, 0.0, 1.0)
+    faint = 0.9 * VISIBLE * np.clip((quantiles - 0.78) / 0.22, 0.0, 1.0)
     severity = np.where(labels, present, faint)
     enlarged = HEART_LIMIT + 0.006 + 0.12 * quantiles[:, 1] ** 1.2
     slim = HEART_LIMIT - 0.006 - 0.12 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)

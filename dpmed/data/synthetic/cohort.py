@@ -78,7 +78,7 @@ PUBLIC_SITE = "archive"
 _PER_DECADE = np.array([0.06, 0.13, 0.12, 0.04])
 _WOMAN = np.array([-0.06, 0.14, 0.0, -0.10])
 _AP = np.array([0.20, 0.10, 0.28, 0.22])
-# One common sickness and one trait a finding stay with the patient; the rest changes between visits.
+# One common sickness and one trait a finding stay with the patient; the rest changes by visit.
 _COMMON_SHARE = 0.20
 _PATIENT_SHARE = 0.45
 

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a name, so that a picture never depends on its neighbours in a batch.
+"""Random numbers that belong to a name, so that no picture depends on its neighbours in a batch.
 
 Every patient and every image has its own generator, keyed by (seed, name). A block of images takes
 one row of uniforms each and shapes them in parallel. These streams are seeded and public: nothing

@@ -14,17 +14,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from dpmed.data.synthetic.acquisition import ACQUISITIONS, body_frame, develop, draw_shots
+from dpmed.data.synthetic.acquisition import ACQUISITIONS, body_frame, draw_shots
 from dpmed.data.synthetic.anatomy import draw_chest
-from dpmed.data.synthetic.body import draw_bodies
+from dpmed.data.synthetic.body import Body, draw_bodies
 from dpmed.data.synthetic.bones import draw_bones
 from dpmed.data.synthetic.cohort import FINDINGS
+from dpmed.data.synthetic.devices import draw_devices
 from dpmed.data.synthetic.draws import Draws, generator_for
+from dpmed.data.synthetic.film import develop
 from dpmed.data.synthetic.findings import apply_findings
 from dpmed.data.synthetic.texture import vessel_pattern
 from dpmed.errors import UserError, did_you_mean
 
-_PIXELS_PER_BLOCK = 16 * 64 * 64  # keeps a block's arrays in the processor's cache
+GENERATOR_VERSION = "1"
+"""Changes whenever the same seed and table give other tables or pictures; part of a cache's key."""
+_PIXELS_PER_BLOCK = 8 * 64 * 64  # keeps a block's arrays in the processor's cache
 _LUNG_ATTENUATION = 0.60
 
 
@@ -113,21 +117,25 @@ def _check(table: pd.DataFrame, image_size: int, chunk_size: int, num_workers: i
 
 
 def _render_chunk(table: pd.DataFrame, seed: int, image_size: int) -> np.ndarray:
-    block = max(1, _PIXELS_PER_BLOCK // image_size**2)
-    blocks = [
-        _render_block(table.iloc[i : i + block], seed, image_size)
-        for i in range(0, len(table), block)
-    ]
-    return np.concatenate(blocks)
-
-
-def _render_block(table: pd.DataFrame, seed: int, image_size: int) -> np.ndarray:
     body = draw_bodies(table, seed=seed)
     generators = [generator_for(seed, f"shot/{key}") for key in table["image"]]
     acquisitions = [ACQUISITIONS[site] for site in table["site"]]
     shot = draw_shots(acquisitions, body.ap[:, 0, 0], Draws(generators, 48))
-    chest = draw_chest(body, *body_frame(shot, image_size))
+    images = np.empty((len(table), image_size, image_size), np.uint8)
+    block = max(1, _PIXELS_PER_BLOCK // image_size**2)
+    for start in range(0, len(table), block):
+        rows = slice(start, start + block)
+        attenuation = _attenuation(body.select(rows), body_frame(shot.select(rows), image_size))
+        images[rows] = develop(attenuation, shot.select(rows), generators[rows])
+    return images
+
+
+def _attenuation(body: Body, frame: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """What the rays meet on their way through a block of patients, shape (B, H, W)."""
+    chest = draw_chest(body, *frame)
     lung, fluid = apply_findings(body, chest)
     lung *= 1.0 - vessel_pattern(body, chest)
-    attenuation = chest.solid + fluid + draw_bones(body, chest) - _LUNG_ATTENUATION * lung
-    return develop(attenuation, shot, generators)
+    attenuation = chest.solid - _LUNG_ATTENUATION * lung + fluid
+    attenuation += draw_bones(body, chest)
+    attenuation += draw_devices(body, chest)
+    return attenuation

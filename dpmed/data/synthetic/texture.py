@@ -17,11 +17,12 @@ def vessel_pattern(body: Body, chest: Chest) -> np.ndarray:
 
     A bent fan of lines leaves each hilum; a random field bends them and decides how many are seen.
     """
+    left = chest.left.astype(np.float32)
     dx = chest.lateral - 0.10
-    dy = chest.y + np.where(chest.left, 0.13, 0.09)
+    dy = chest.y + (0.09 + 0.04 * left)
     radius = np.sqrt(dx * dx + dy * dy)
     angle = np.arctan2(dy, dx)
-    place = 5.0 * angle + np.where(chest.left, 16.0, 48.0)
+    place = 5.0 * angle + (48.0 - 32.0 * left)
     bend = interpolate(body.texture, 6.0 * np.sqrt(radius) + 0.5, place)
     distance = np.sin(9.0 * angle + 1.3 * bend) * radius * (1 / 0.075)
     filament = np.exp(-distance * distance) * np.clip(1.05 - 1.5 * radius, 0.0, 1.0)
@@ -46,8 +47,9 @@ def interpolate(lattice: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.
     num_rows, num_columns = lattice.shape[1:]
     flat = lattice.reshape(-1)
     offset = (np.arange(len(lattice), dtype=np.int32) * (num_rows * num_columns))[:, None, None]
-    top, start = row.astype(np.int32), column.astype(np.int32)
-    down, right = row - top, column - start
+    floor, wall = np.floor(row), np.floor(column)
+    down, right = row - floor, column - wall
+    top, start = floor.astype(np.int32), wall.astype(np.int32)
     row_0 = (top & (num_rows - 1)) * num_columns + offset
     row_1 = ((top + 1) & (num_rows - 1)) * num_columns + offset
     column_0, column_1 = start & (num_columns - 1), (start + 1) & (num_columns - 1)

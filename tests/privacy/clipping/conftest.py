@@ -123,9 +123,7 @@ class Exactness:
         actual = {name: p.summed_grad.double() for name, p in parameters.items()}
         return Comparison(
             clipper=clipper,
-            errors={
-                name: _relative(actual[name], total) for name, total in expected.sums.items()
-            },
+            errors={name: _relative(actual[name], total) for name, total in expected.sums.items()},
             total_error=_relative(_flat(actual), _flat(expected.sums)),
             norm_error=_relative(stats.norms_B, expected.norms_B),
         )
