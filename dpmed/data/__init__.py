@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from dpmed.data.splits import subsample_patients as subsample_patients
     from dpmed.data.splits import unit_keys as unit_keys
     from dpmed.data.splits import write_splits as write_splits
+    from dpmed.data.synthetic import GENERATOR_VERSION as GENERATOR_VERSION
+    from dpmed.data.synthetic import PUBLIC_SITE as PUBLIC_SITE
+    from dpmed.data.synthetic import SITES as SITES
+    from dpmed.data.synthetic import captions as captions
+    from dpmed.data.synthetic import contact_sheet as contact_sheet
+    from dpmed.data.synthetic import example_rows as example_rows
+    from dpmed.data.synthetic import iterate_radiographs as iterate_radiographs
     from dpmed.data.synthetic import render_radiographs as render_radiographs
     from dpmed.data.synthetic import synthetic_cohort as synthetic_cohort
     from dpmed.data.table import COLUMNS as COLUMNS
@@ -74,6 +81,13 @@ MODULE_OF_NAME = {
     "subsample_patients": "splits",
     "unit_keys": "splits",
     "write_splits": "splits",
+    "GENERATOR_VERSION": "synthetic",
+    "PUBLIC_SITE": "synthetic",
+    "SITES": "synthetic",
+    "captions": "synthetic",
+    "contact_sheet": "synthetic",
+    "example_rows": "synthetic",
+    "iterate_radiographs": "synthetic",
     "render_radiographs": "synthetic",
     "synthetic_cohort": "synthetic",
     "COLUMNS": "table",
