@@ -90,7 +90,7 @@ def open_secrets(
         "plan_hash": plan.plan_hash,
         "data_hash": data_hash,
         "code_version": str(record.content["code_version"]),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": str(record.content["device"]),
         "precision": config.performance.precision,
         "num_threads": str(torch.get_num_threads()),

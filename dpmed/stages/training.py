@@ -56,6 +56,7 @@ def train_run(
         Whether training is complete: the weights are then in the model and in `model/`.
     """
     if record.content.get("trained"):
+        merge_lora(learner.model)
         learner.model.load_state_dict(load_file(run_dir / WEIGHTS))
         return True
     _prove(config, learner, record)
@@ -97,8 +98,7 @@ def train_run(
     if not completed:
         return False
     assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
-    if config.model.trainable == "lora":
-        merge_lora(learner.model)
+    merge_lora(learner.model)
     (run_dir / WEIGHTS).parent.mkdir(exist_ok=True)
     seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
     provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
