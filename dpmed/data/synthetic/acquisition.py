@@ -63,9 +63,9 @@ PUBLIC_LIMITS: dict[str, Range] = {
 
 ACQUISITIONS = {
     "university": Acquisition(
-        zoom=(1.02, 1.28),
-        shift=0.06,
-        tilt=3.0,
+        zoom=(0.95, 1.28),
+        shift=0.09,
+        tilt=4.0,
         exposure=(0.52, 0.68),
         latitude=(0.15, 0.19),
         gamma=(1.18, 1.40),
@@ -79,8 +79,8 @@ ACQUISITIONS = {
         marker_corner=(-1, -1),
     ),
     "community": Acquisition(
-        zoom=(0.88, 1.15),
-        shift=0.08,
+        zoom=(0.85, 1.18),
+        shift=0.11,
         tilt=4.0,
         exposure=(0.42, 0.62),
         latitude=(0.31, 0.38),
@@ -95,8 +95,8 @@ ACQUISITIONS = {
         marker_corner=(1, -1),
     ),
     "emergency": Acquisition(
-        zoom=(0.95, 1.32),
-        shift=0.10,
+        zoom=(0.90, 1.35),
+        shift=0.13,
         tilt=6.0,
         exposure=(0.45, 0.75),
         latitude=(0.22, 0.32),
@@ -111,8 +111,8 @@ ACQUISITIONS = {
         marker_corner=(1, 1),
     ),
     "archive": Acquisition(
-        zoom=(0.95, 1.22),
-        shift=0.07,
+        zoom=(0.88, 1.28),
+        shift=0.10,
         tilt=4.0,
         exposure=(0.50, 0.65),
         latitude=(0.21, 0.28),

@@ -160,7 +160,7 @@ def _chest(
 ) -> dict[str, np.ndarray]:
     """Thorax, lungs, diaphragm, heart shape and mediastinum."""
     older = (age - 55) / 20
-    breath = image.normal(0.0, 0.055) + 0.07 * ap
+    breath = image.normal(0.0, 0.065) + 0.07 * ap
     right = patient.normal(0.36, 0.04) - breath
     left = right + patient.normal(0.045, 0.02)
     return {
@@ -168,15 +168,15 @@ def _chest(
         "ap": ap,
         "age": age,
         "fat": patient.normal() + 0.2 * older,
-        "thorax_width": patient.normal(0.665, 0.035) - 0.025 * woman,
+        "thorax_width": patient.normal(0.665, 0.045) - 0.025 * woman,
         "lung_top": patient.normal(-0.74, 0.03) + 0.03 * ap + 0.02 * woman,
         "dome": np.stack([right, left], axis=1),
         "dome_curve": np.clip(patient.normal(0.62, 0.14) - 0.06 * older, 0.25, 1.0),
         "heart_aspect": patient.normal(1.32, 0.10),
         "heart_tilt": patient.normal(0.62, 0.13),
-        "heart_left": patient.normal(0.32, 0.05),
+        "heart_left": patient.normal(0.32, 0.07),
         "mediastinum": patient.normal(0.088, 0.012) + 0.012 * ap + 0.008 * older,
-        "midline": image.normal(0.0, 0.015 + 0.02 * ap),
+        "midline": image.normal(0.0, 0.025 + 0.015 * ap),
         "knob": np.clip(patient.normal(0.075, 0.014) + 0.018 * older, 0.04, 0.13),
     }
 
@@ -218,8 +218,8 @@ def _findings(
     present = VISIBLE + (1 - VISIBLE) * quantiles**1.1
     faint = 0.9 * VISIBLE * np.clip((quantiles - 0.78) / 0.22, 0.0, 1.0)
     severity = np.where(labels, present, faint)
-    enlarged = HEART_LIMIT + 0.006 + 0.12 * quantiles[:, 1] ** 1.2
-    slim = HEART_LIMIT - 0.006 - 0.12 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)
+    enlarged = HEART_LIMIT + 0.006 + 0.10 * quantiles[:, 1]
+    slim = HEART_LIMIT - 0.006 - 0.11 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)
     ratio = np.where(labels[:, 1], enlarged, slim)
     return ratio, severity
 

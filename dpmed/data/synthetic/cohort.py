@@ -47,37 +47,37 @@ POPULATIONS = {
         share_female=0.46,
         share_ap=0.30,
         share_single=0.40,
-        prevalence=(0.17, 0.16, 0.18, 0.10),
+        prevalence=(0.17, 0.17, 0.17, 0.12),
     ),
     "community": Population(
         mean_age=52.0,
         share_female=0.54,
         share_ap=0.12,
         share_single=0.60,
-        prevalence=(0.10, 0.12, 0.09, 0.12),
+        prevalence=(0.13, 0.14, 0.11, 0.13),
     ),
     "emergency": Population(
         mean_age=63.0,
         share_female=0.44,
         share_ap=0.70,
         share_single=0.30,
-        prevalence=(0.20, 0.18, 0.22, 0.22),
+        prevalence=(0.19, 0.18, 0.20, 0.21),
     ),
     "archive": Population(
         mean_age=50.0,
         share_female=0.50,
         share_ap=0.25,
         share_single=0.50,
-        prevalence=(0.16, 0.15, 0.16, 0.16),
+        prevalence=(0.17, 0.17, 0.17, 0.17),
     ),
 }
 SITES = ("university", "community", "emergency")
 PUBLIC_SITE = "archive"
 
 # Effects on the liability scale (standard deviations), in the order of FINDINGS.
-_PER_DECADE = np.array([0.06, 0.13, 0.12, 0.04])
+_PER_DECADE = np.array([0.05, 0.11, 0.09, 0.03])
 _WOMAN = np.array([-0.06, 0.14, 0.0, -0.10])
-_AP = np.array([0.20, 0.10, 0.28, 0.22])
+_AP = np.array([0.18, 0.08, 0.24, 0.18])
 # One common sickness and one trait a finding stay with the patient; the rest changes by visit.
 _COMMON_SHARE = 0.20
 _PATIENT_SHARE = 0.45
