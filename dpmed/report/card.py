@@ -5,6 +5,7 @@ Works from files. Evaluation figures in it are not covered by epsilon, and it sa
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dpmed.report.numbers import Estimate, compact, estimate, group_name, label_
 from dpmed.report.privacy_section import PLAN_FIELDS
 from dpmed.report.run_files import RunFiles
 
-_MARKDOWN_SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>#|"})
+_MARKDOWN_SPECIAL = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]#|"})
 
 
 def write_card(run: RunFiles, path: Path) -> None:
@@ -150,4 +151,4 @@ def _identifier(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown and HTML readers show as it is."""
-    return " ".join(text.translate(_MARKDOWN_SPECIAL).split())
+    return " ".join(html.escape(text, quote=False).translate(_MARKDOWN_SPECIAL).split())

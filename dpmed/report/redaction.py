@@ -18,7 +18,7 @@ HIDDEN_SETTING = "(not shown)"
 _SECRET_SETTING = re.compile(r"(^|_)(key|token|password|secret|salt)$")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*")
 _SEPARATOR = re.compile(r"([-_.])")
-_AFTER_PATIENT = re.compile(r"\bpatients?(?:\s+ids?)?\s*[:=]?\s*['\"]?$", re.IGNORECASE)
+_AFTER_PATIENT = re.compile(r"\bpatients?(?:[\s_]+ids?)?\s*[:=]?\s*['\"]?$", re.IGNORECASE)
 # In running text a short number is more often a count ("17 ages") than a patient.
 _MIN_NUMERIC_ID_LENGTH = 5
 

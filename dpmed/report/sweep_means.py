@@ -25,6 +25,8 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
         Table with the settings, `series` (their values as one name), `num_seeds`, `interval_over`,
         and for every AUROC column its mean, `.low`, `.high`.
     """
+    if sweep.runs.empty:
+        return sweep.runs
     keys = ["epsilon", *sweep.varying]
     rows = []
     for values, runs in sweep.runs.groupby(keys, dropna=False, sort=False):
