@@ -57,6 +57,7 @@ def check_overrides(overrides: Sequence[str], folder: Path | None = None) -> Non
     folder = folder or config_folder()
     groups = {path.name: _choices(path) for path in sorted(folder.iterdir()) if path.is_dir()}
     keys = _known_keys(folder)
+    chosen = _chosen(overrides, groups)
     for word in overrides:
         match = None if word.startswith("-") else _OVERRIDE.match(word)
         if match is None or match["key"].split(".")[0] == "hydra" or "/" in match["key"]:
@@ -70,6 +71,8 @@ def check_overrides(overrides: Sequence[str], folder: Path | None = None) -> Non
             _check_choice(key, value or "", groups[key])
         elif key not in keys and not key.startswith(_FREE_FORM):
             raise UserError(_explain_unknown(key, [*keys, *groups]))
+        elif "data" in chosen and key.startswith("data.") and not key.startswith(_FREE_FORM):
+            _check_key_of_choice(key, "data", chosen["data"], folder)
         elif key.endswith("pos_weight") and value is not None:
             _check_pos_weight(value)
 
@@ -82,6 +85,23 @@ def _check_choice(group: str, value: str, choices: Sequence[str]) -> None:
                 f"{group}={name}: no such choice.{did_you_mean(name, choices)} "
                 f"Available: {', '.join(choices)}."
             )
+
+
+def _chosen(overrides: Sequence[str], groups: Iterable[str]) -> dict[str, str]:
+    """The one option that was typed for a group; a sweep over options is left out."""
+    typed = dict(word.split("=", 1) for word in overrides if "=" in word)
+    return {group: typed[group] for group in groups if "," not in typed.get(group, ",")}
+
+
+def _check_key_of_choice(key: str, group: str, choice: str, folder: Path) -> None:
+    """`data.num_patients` is a setting, but not one of data=manifest."""
+    own = yaml.safe_load((folder / group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    known = list(_flatten(own, group))
+    if key not in known:
+        raise UserError(
+            f"{key} is not a setting of {group}={choice}.{did_you_mean(key, known)} "
+            f"It has: {', '.join(name.removeprefix(group + '.') for name in known)}."
+        )
 
 
 def _check_pos_weight(value: str) -> None:

@@ -60,6 +60,12 @@ def test_misspelt_and_forbidden_words_name_the_way_out(word: str, expected: str)
         check_overrides([word])
 
 
+def test_a_setting_of_another_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match="not a setting of data=manifest"):
+        check_overrides(["data=manifest", "data.num_patients=3"])
+    check_overrides(["data=chestxray14,manifest", "data.root=x"])
+
+
 @pytest.mark.parametrize(
     "word",
     [
