@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -54,9 +55,10 @@ def test_a_sound_model_passes_fast_and_is_left_as_it_was(engine: str) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     clipper = clip(model, engine=engine, views=2)
     state = torch.get_rng_state()
+    start = time.process_time()
     proof = prove(clipper)
+    assert time.process_time() - start < 5.0
     assert proof.worst_relative_error < 1e-5
-    assert proof.seconds < 5.0
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(p.summed_grad is None and p.grad is None for p in model.parameters())

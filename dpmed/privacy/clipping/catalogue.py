@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dpmed.errors import UserError
+from dpmed.privacy.clipping.convnext import RecordingConvNeXtBlock
 from dpmed.privacy.clipping.convolution import RecordingConv, symmetric_padding
 from dpmed.privacy.clipping.generic import RecordingModule
 from dpmed.privacy.clipping.layer import RecordingLayer
@@ -29,7 +30,6 @@ from dpmed.privacy.clipping.normalisation import (
 )
 from dpmed.privacy.clipping.scale import (
     RecordingChannelScale,
-    RecordingConvNeXtBlock,
     RecordingGlobalResponseNorm,
     RecordingLayerScale,
 )

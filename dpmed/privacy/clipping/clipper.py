@@ -158,6 +158,7 @@ class Clipper(ABC):
                 record.drop_units(keep_B)
             for parameter, total in record.weighted_sums(factors_B):
                 _add_to_summed_grad(parameter, total)
+            del record
         for parameter in self._parameters:
             if parameter.summed_grad is None:  # type: ignore[attr-defined]
                 _add_to_summed_grad(parameter, torch.zeros_like(parameter))

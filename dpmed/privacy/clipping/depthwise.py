@@ -1,53 +1,64 @@
-"""The per-row weight gradient of a depthwise convolution, as a forward depthwise convolution.
+"""The per-row weight gradient of a depthwise convolution.
 
-dW[r,c,i,j] = Σ_hw xpad[r,c,h+i,w+j] · g[r,c,h,w] is a cross-correlation of each row's each channel
-with its own output gradient: R·C groups with g as the kernel.
+dW[r,c,i,j] = Σ_hw xpad[r,c,h+i,w+j] · g[r,c,h,w] correlates each channel of each row with its own
+output gradient. On the CPU that is a *forward* depthwise convolution with R·C groups and g as the
+kernel; with rows and channels together as the innermost dimension it takes a tenth of the time of
+the library's own weight gradient on small maps, a third on large ones. On CUDA the library's
+weight gradient is asked for R·C groups, since its forward kernels are made for small kernels only.
 
-Legend: R rows, C channels, H W output height and width, k kernel size.
+Legend: R rows, C channels, H W height and width, k kernel size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-# Larger kernels than this fall off the library's fast path.
-TILE = 28
 
 
 def depthwise_weight_grads(
     input_RCHW: Tensor,
     grads_RCHW: Tensor,
     *,
-    kernel_size: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    kernel_size: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> Tensor:
     """Weight gradients [R, C, k, k] of a stride-1 depthwise convolution with zero padding."""
-    padded = F.pad(input_RCHW, (padding[1], padding[1], padding[0], padding[0]))
-    height, width = grads_RCHW.shape[2:]
-    halo = [dilation[i] * (kernel_size[i] - 1) for i in (0, 1)]
-    total: Tensor | None = None
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            kernel = grads_RCHW[:, :, top : top + TILE, left : left + TILE]
-            window = padded[
-                :, :, top : top + kernel.shape[2] + halo[0], left : left + kernel.shape[3] + halo[1]
-            ]
-            part = _correlate(window, kernel, dilation)
-            total = part if total is None else total.add_(part)
-    assert total is not None
-    return total
-
-
-def _correlate(window_RCHW: Tensor, kernel_RCHW: Tensor, dilation: tuple[int, int]) -> Tensor:
-    """Each row's each channel with its own kernel: [R, C, k, k]."""
-    num_rows, num_channels = kernel_RCHW.shape[:2]
+    num_rows, num_channels = grads_RCHW.shape[:2]
+    if input_RCHW.is_cuda:
+        return _native(input_RCHW, grads_RCHW, kernel_size, padding, dilation)
     groups = num_rows * num_channels
-    output = F.conv2d(
-        window_RCHW.reshape(1, groups, *window_RCHW.shape[2:]),
-        kernel_RCHW.reshape(groups, 1, *kernel_RCHW.shape[2:]),
-        stride=dilation,
-        groups=groups,
-    )
-    return output.view(num_rows, num_channels, *output.shape[2:])
+    # (1, R·C, H, W), channels_last: for a channels_last input no element moves far.
+    merged = input_RCHW.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
+    kernels = grads_RCHW.reshape(groups, 1, *grads_RCHW.shape[2:])
+    weight_grads = F.conv2d(merged, kernels, stride=dilation, padding=padding, groups=groups)
+    return weight_grads.view(num_rows, num_channels, *weight_grads.shape[2:])
+
+
+def _native(
+    input_RCHW: Tensor,
+    grads_RCHW: Tensor,
+    kernel_size: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """The library's weight gradient of one row with R·C channels."""
+    num_rows, num_channels = grads_RCHW.shape[:2]
+    groups = num_rows * num_channels
+    weight_grads = torch.ops.aten.convolution_backward(
+        grads_RCHW.reshape(1, groups, *grads_RCHW.shape[2:]),
+        input_RCHW.reshape(1, groups, *input_RCHW.shape[2:]),
+        input_RCHW.new_empty(groups, 1, *kernel_size),
+        None,
+        [1, 1],
+        padding,
+        dilation,
+        False,
+        [0, 0],
+        groups,
+        [False, True, False],
+    )[1]
+    return weight_grads.view(num_rows, num_channels, *kernel_size)

@@ -101,6 +101,8 @@ class _MatrixProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         inputs, matrix = ctx.saved_tensors
+        # Pooling hands down expanded views, for which products fall off their fast path.
+        grads = grads.contiguous()
         grads_RTP = _rows(grads)
         ctx.tape.add_product(
             ctx.weight,

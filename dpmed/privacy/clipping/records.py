@@ -1,81 +1,111 @@
-"""The two ways in which a layer's per-unit gradients are kept until the norms are known.
+"""The forms in which per-unit gradients are kept until the norms are known.
 
-An `Instance` holds the gradients themselves. A `Gram` holds activations a and output gradients g,
-from which |gᵢᵀ aᵢ|² = ⟨aᵢ aᵢᵀ, gᵢ gᵢᵀ⟩ follows without forming gᵢᵀ aᵢ. Both give a unit's squared
-norm and, later, the weighted sum over units. `gram_is_cheaper` chooses between them by cost.
+`Instance` holds one parameter's gradients, one a unit. `Bundle` holds those of many small
+parameters side by side. `Gram` holds activations a and output gradients g of a layer, from which
+|gᵢᵀ aᵢ|² = ⟨aᵢ aᵢᵀ, gᵢ gᵢᵀ⟩ follows without forming gᵢᵀ aᵢ. Each gives the units' squared norms
+and, later, the weighted sum over units. `gram_is_cheaper` compares their costs.
 
-Legend of shape suffixes: B units, T positions, D inputs, P outputs, N entries of a parameter.
+Legend of shape suffixes: B units, T positions, M = B·T, D inputs, P outputs, N entries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-# Flops that the machine does while it moves one byte: what decides between the two forms. Measured
-# with matrix products and copies of a layer's size; about 15 on two AVX-512 cores, 60–130 on H200.
+# Flops that the machine does while it moves one byte: what decides between the two forms. About 15
+# was measured on two AVX-512 cores, 60 to 130 on an H200.
 FLOPS_PER_BYTE = {"cpu": 15.0, "cuda": 80.0}
 
-# Entries summed in one go in float32; sums of the partial sums are in float64. One pass over
+# Entries summed in one go in float32; the sum of the partial sums is in float64. One pass over
 # millions of entries would lose 4e-5 of the norm.
 NORM_CHUNK = 1024
 
+# Parameters of at most so many entries share one record: fewer, longer operations.
+SMALL_NUMEL = 8192
+
 Layout = Callable[[Tensor], Tensor]
+Totals = Iterator[tuple[nn.Parameter, Tensor]]
 
 
-@dataclass
 class Instance:
     """Gradients of one parameter, one a unit: [B, *parameter.shape]."""
 
-    parameter: nn.Parameter
-    grads_BN: Tensor
-    squares_B: Tensor = field(init=False)
+    def __init__(self, parameter: nn.Parameter, grads_BN: Tensor) -> None:
+        self.parameter = parameter
+        self.grads_BN = grads_BN
 
-    def __post_init__(self) -> None:
-        self.squares_B = squared_norms(self.grads_BN)
-
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """What it holds gradients of."""
         return [self.parameter]
+
+    @cached_property
+    def squares_B(self) -> Tensor:
+        """Squared norms [B], float64."""
+        return squared_norms(self.grads_BN.flatten(1))
 
     def instances(self) -> Iterator[Instance]:
         """Itself: it holds the gradients already."""
         yield self
 
-    def weighted_sums(self, factors_B: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    def weighted_sums(self, factors_B: Tensor) -> Totals:
         """The parameter and Σ_b c_b G_b."""
-        grads_BN = self.grads_BN.reshape(len(self.grads_BN), -1)
-        total_N = factors_B.to(grads_BN.dtype) @ grads_BN
-        yield self.parameter, total_N.view(self.parameter.shape)
+        grads_BN = self.grads_BN.flatten(1)
+        yield self.parameter, (factors_B.to(grads_BN.dtype) @ grads_BN).view_as(self.parameter)
 
     def drop_units(self, keep_B: Tensor) -> None:
         """Set to zero what belongs to units that must not contribute."""
-        keep = keep_B.view(-1, *[1] * (self.grads_BN.dim() - 1))
-        self.grads_BN = torch.where(keep, self.grads_BN, torch.zeros_like(self.grads_BN))
+        self.grads_BN = _zero_unless(keep_B, self.grads_BN)
 
 
-@dataclass
+class Bundle:
+    """Gradients of several small parameters, side by side: [B, ΣN]."""
+
+    def __init__(self, instances: Sequence[Instance]) -> None:
+        self.parameters = [instance.parameter for instance in instances]
+        self.grads_BN = torch.cat([instance.grads_BN.flatten(1) for instance in instances], dim=1)
+
+    @cached_property
+    def squares_B(self) -> Tensor:
+        """Squared norms [B] over all of them, float64."""
+        return squared_norms(self.grads_BN)
+
+    def weighted_sums(self, factors_B: Tensor) -> Totals:
+        """Each parameter and its Σ_b c_b G_b."""
+        total_N = factors_B.to(self.grads_BN.dtype) @ self.grads_BN
+        parts = total_N.split([parameter.numel() for parameter in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            yield parameter, part.view_as(parameter)
+
+    def drop_units(self, keep_B: Tensor) -> None:
+        """Set to zero what belongs to units that must not contribute."""
+        self.grads_BN = _zero_unless(keep_B, self.grads_BN)
+
+
 class Gram:
-    """A weight [P, D] (and its bias [P]) through a [B, T, D] and g [B, T, P].
+    """A weight [P, D], and its bias [P], through a [B, T, D] and g [B, T, P].
 
     `layout` turns gradients [..., P, D] into [..., *weight.shape].
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    inputs_BTD: Tensor
-    grads_BTP: Tensor
-    layout: Layout
-    squares_B: Tensor = field(init=False)
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        bias: nn.Parameter | None,
+        inputs_BTD: Tensor,
+        grads_BTP: Tensor,
+        layout: Layout,
+    ) -> None:
+        self.weight, self.bias = weight, bias
+        self.inputs_BTD, self.grads_BTP = inputs_BTD, grads_BTP
+        self.layout = layout
+        self.squares_B = gram_squared_norms(inputs_BTD, grads_BTP, with_bias=bias is not None)
 
-    def __post_init__(self) -> None:
-        self.squares_B = gram_squared_norms(
-            self.inputs_BTD, self.grads_BTP, with_bias=self.bias is not None
-        )
-
+    @property
     def parameters(self) -> list[nn.Parameter]:
         """What it holds gradients of."""
         return [self.weight] if self.bias is None else [self.weight, self.bias]
@@ -86,54 +116,57 @@ class Gram:
         if self.bias is not None:
             yield Instance(self.bias, self.grads_BTP.sum(1))
 
-    def weighted_sums(self, factors_B: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """The weight and Σ_b c_b gᵀa; the bias and Σ_b c_b Σ_t g: one ordinary product."""
-        scaled_BTP = self.grads_BTP * factors_B.to(self.grads_BTP.dtype).view(-1, 1, 1)
-        scaled_MP = scaled_BTP.flatten(0, 1)
-        inputs_MD = self.inputs_BTD.flatten(0, 1)
-        yield self.weight, self.layout(scaled_MP.t() @ inputs_MD)
+    def weighted_sums(self, factors_B: Tensor) -> Totals:
+        """The weight and Σ_b c_b gᵀa; the bias and Σ_b c_b Σ_t g: one ordinary product.
+
+        The narrower of a and g is scaled.
+        """
+        num_positions = self.grads_BTP.shape[1]
+        factors_M = factors_B.to(self.grads_BTP.dtype).repeat_interleave(num_positions)
+        inputs_MD, grads_MP = self.inputs_BTD.flatten(0, 1), self.grads_BTP.flatten(0, 1)
+        if inputs_MD.shape[1] < grads_MP.shape[1]:
+            total_PD = grads_MP.t() @ (inputs_MD * factors_M[:, None])
+        else:
+            total_PD = (grads_MP * factors_M[:, None]).t() @ inputs_MD
+        yield self.weight, self.layout(total_PD)
         if self.bias is not None:
-            yield self.bias, scaled_MP.sum(0)
+            yield self.bias, factors_M @ grads_MP
 
     def drop_units(self, keep_B: Tensor) -> None:
         """Set to zero what belongs to units that must not contribute."""
-        keep = keep_B.view(-1, 1, 1)
-        self.grads_BTP = torch.where(keep, self.grads_BTP, torch.zeros_like(self.grads_BTP))
-        self.inputs_BTD = torch.where(keep, self.inputs_BTD, torch.zeros_like(self.inputs_BTD))
+        self.inputs_BTD = _zero_unless(keep_B, self.inputs_BTD)
+        self.grads_BTP = _zero_unless(keep_B, self.grads_BTP)
 
 
-Record = Instance | Gram
+Record = Instance | Bundle | Gram
 
 
-def squared_norms(grads_BN: Tensor) -> Tensor:
-    """Squared Euclidean norms [B] of gradients [B, ...], in float64, summed in two stages."""
-    flat_BN = grads_BN.reshape(len(grads_BN), -1)
+def squared_norms(flat_BN: Tensor) -> Tensor:
+    """Squared Euclidean norms [B] of [B, N], in float64, summed in two stages."""
+    dtype = torch.promote_types(flat_BN.dtype, torch.float32)
     whole = flat_BN.shape[1] // NORM_CHUNK * NORM_CHUNK
-    parts = torch.linalg.vector_norm(
-        flat_BN[:, :whole].unflatten(1, (-1, NORM_CHUNK)), dim=2, dtype=norm_dtype(flat_BN)
-    )
-    rest = torch.linalg.vector_norm(flat_BN[:, whole:], dim=1, dtype=norm_dtype(flat_BN))
-    return parts.double().square().sum(1) + rest.double().square()
+    squares_B = torch.zeros(len(flat_BN), dtype=torch.float64, device=flat_BN.device)
+    if whole:
+        chunks = flat_BN[:, :whole].unflatten(1, (-1, NORM_CHUNK))
+        squares_B += torch.linalg.vector_norm(chunks, dim=2, dtype=dtype).double().square().sum(1)
+    if whole < flat_BN.shape[1]:
+        rest = torch.linalg.vector_norm(flat_BN[:, whole:], dim=1, dtype=dtype)
+        squares_B += rest.double().square()
+    return squares_B
 
 
 def gram_squared_norms(inputs_BTD: Tensor, grads_BTP: Tensor, *, with_bias: bool) -> Tensor:
     """Squared norms [B] of gᵀa, in float64; with the bias's |Σ_t g|² where asked.
 
-    The bias behaves as one more input that is 1 everywhere, hence a aᵀ + 1.
+    The bias acts as one more input that is 1 everywhere, hence a aᵀ + 1.
     """
-    inputs_BTT = inputs_BTD @ inputs_BTD.transpose(1, 2)
-    grads_BTT = grads_BTP @ grads_BTP.transpose(1, 2)
-    if inputs_BTT.dtype == torch.bfloat16:
-        inputs_BTT, grads_BTT = inputs_BTT.float(), grads_BTT.float()
+    dtype = torch.promote_types(grads_BTP.dtype, torch.float32)
+    inputs_BTT = torch.bmm(inputs_BTD, inputs_BTD.transpose(1, 2)).to(dtype)
+    grads_BTT = torch.bmm(grads_BTP, grads_BTP.transpose(1, 2)).to(dtype)
     if with_bias:
         inputs_BTT += 1.0
     # Rounding can leave a gradient of zero slightly below zero; NaN passes through the clamp.
     return inputs_BTT.mul_(grads_BTT).sum((1, 2)).double().clamp(min=0.0)
-
-
-def norm_dtype(tensor: Tensor) -> torch.dtype:
-    """float32 at least: squares in bf16 would lose the norm."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 def gram_is_cheaper(
@@ -142,10 +175,15 @@ def gram_is_cheaper(
     """Whether Gram costs less than keeping instances, per unit.
 
     Gram adds 2T²(P + D) flops. An instance replaces the weight gradient's product, and moves its
-    P·D entries three times more: written, read for the norm, read for the sum.
+    P·D entries three times: written, read for the norm, read for the sum.
 
     Source: docs/clipping.md, "When Gram is chosen".
     """
     extra_flops = 2 * num_positions**2 * (num_inputs + num_outputs)
     moved_bytes = 3 * dtype.itemsize * num_inputs * num_outputs
-    return extra_flops <= moved_bytes * FLOPS_PER_BYTE.get(device, 15.0)
+    return extra_flops <= moved_bytes * FLOPS_PER_BYTE.get(device, FLOPS_PER_BYTE["cpu"])
+
+
+def _zero_unless(keep_B: Tensor, tensor: Tensor) -> Tensor:
+    keep = keep_B.view(-1, *[1] * (tensor.dim() - 1))
+    return torch.where(keep, tensor, torch.zeros_like(tensor))

@@ -1,4 +1,4 @@
-"""Rules for parameters that multiply or shift channels: layer scale, ConvNeXt's gamma, GRN.
+"""Rules for parameters that multiply or shift channels: layer scale and GRN.
 
 Legend: R rows, C channels.
 """
@@ -49,29 +49,6 @@ class RecordingGlobalResponseNorm(RecordingLayer):
         normed = norms / (norms.mean(dim=self.channel_dim, keepdim=True) + self.eps)
         tape, dim = self._dpmed_tape, self.channel_dim
         return x + shift(scale(x * normed, self.weight, dim, tape), self.bias, dim, tape)
-
-
-class RecordingConvNeXtBlock(RecordingLayer):
-    """timm's ConvNeXtBlock, whose layer scale `gamma` belongs to the block itself."""
-
-    gamma: nn.Parameter
-    conv_dw: nn.Module
-    norm: nn.Module
-    mlp: nn.Module
-    drop_path: nn.Module
-    shortcut: nn.Module
-    use_conv_mlp: bool
-
-    def record_forward(self, x: Tensor) -> Tensor:
-        """The block's own forward, with gamma through a recorded product."""
-        shortcut = x
-        x = self.conv_dw(x)
-        if self.use_conv_mlp:
-            x = self.mlp(self.norm(x))
-        else:
-            x = self.mlp(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-        x = scale(x, self.gamma, 1, self._dpmed_tape)
-        return self.drop_path(x) + self.shortcut(shortcut)
 
 
 def scale(input: Tensor, gamma: nn.Parameter, channel_dim: int, tape: Tape) -> Tensor:

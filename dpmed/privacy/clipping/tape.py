@@ -15,7 +15,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dpmed.privacy.clipping.records import Gram, Instance, Layout, Record, gram_is_cheaper
+from dpmed.privacy.clipping.records import (
+    SMALL_NUMEL,
+    Bundle,
+    Gram,
+    Instance,
+    Layout,
+    Record,
+    gram_is_cheaper,
+)
 
 
 class Tape:
@@ -32,7 +40,7 @@ class Tape:
         self.is_paused = False
         self._num_units = 0
         self._names = parameter_names or {}
-        self._records: list[Record] = []
+        self._records: list[Instance | Gram] = []
 
     def __deepcopy__(self, memo: dict[int, object]) -> Tape:
         return Tape()
@@ -80,7 +88,11 @@ class Tape:
         num_units = self.num_units(len(grads_RN), parameter)
         if len(grads_RN) != num_units:
             grads_RN = grads_RN.unflatten(0, (num_units, -1)).sum(1)
-        self._records.append(Instance(parameter, grads_RN.detach()))
+        instance = Instance(parameter, grads_RN.detach())
+        if parameter.numel() > SMALL_NUMEL:
+            # Read once more while it is in the cache.
+            _ = instance.squares_B
+        self._records.append(instance)
 
     def add_product(
         self,
@@ -115,23 +127,33 @@ class Tape:
             self.add_instance(bias, grads_BTP.sum(1))
 
     def take(self) -> list[Record]:
-        """The records; those of a parameter that was used more than once are added up."""
+        """The records; a parameter that was used more than once has them added up."""
         records, self._records = self._records, []
-        uses = Counter(id(p) for record in records for p in record.parameters())
-        if all(count == 1 for count in uses.values()):
-            return records
-        single = [r for r in records if all(uses[id(p)] == 1 for p in r.parameters())]
+        uses = Counter(id(p) for record in records for p in record.parameters)
         totals: dict[int, Instance] = {}
+        taken: list[Record] = []
         for record in records:
-            if any(uses[id(p)] > 1 for p in record.parameters()):
+            if any(uses[id(p)] > 1 for p in record.parameters):
                 for instance in record.instances():
                     _add_to(totals, instance)
-        return single + list(totals.values())
+            else:
+                taken.append(record)
+        return _bundle_small([*taken, *totals.values()])
 
 
 def _add_to(totals: dict[int, Instance], instance: Instance) -> None:
     key = id(instance.parameter)
     if key in totals:
-        grads_BN = totals[key].grads_BN + instance.grads_BN
-        instance = Instance(instance.parameter, grads_BN)
+        instance = Instance(instance.parameter, totals[key].grads_BN + instance.grads_BN)
     totals[key] = instance
+
+
+def _bundle_small(records: list[Record]) -> list[Record]:
+    small: dict[torch.dtype, list[Instance]] = {}
+    others: list[Record] = []
+    for record in records:
+        if isinstance(record, Instance) and record.parameter.numel() <= SMALL_NUMEL:
+            small.setdefault(record.grads_BN.dtype, []).append(record)
+        else:
+            others.append(record)
+    return others + [Bundle(instances) for instances in small.values()]
