@@ -27,8 +27,8 @@ class PrivacyProfile:
         smallest_delta: where the profile ends; below it nothing is claimed.
     """
 
-    epsilon_E: np.ndarray  # noqa: N815
-    delta_E: np.ndarray  # noqa: N815
+    epsilon_E: np.ndarray
+    delta_E: np.ndarray
     smallest_delta: float
 
     @property
@@ -56,12 +56,23 @@ class GaussianDP:
 
 
 def privacy_profile(
-    pld: PrivacyLossDistribution, *, smallest_delta: float, num_points: int = 4000
+    pld: PrivacyLossDistribution,
+    *,
+    smallest_delta: float,
+    numerical_error: float,
+    num_points: int = 4000,
 ) -> PrivacyProfile:
-    """Evaluate delta on an even grid from epsilon 0 to where delta falls to `smallest_delta`."""
+    """Evaluate delta on an even grid from epsilon 0 to where delta falls to `smallest_delta`.
+
+    Args:
+        pld: of the whole run.
+        smallest_delta: where the profile ends.
+        numerical_error: added to every delta, so that it stays an upper bound.
+        num_points: of the grid.
+    """
     largest_epsilon = pld.get_epsilon_for_delta(smallest_delta)
     epsilon_E = np.linspace(0.0, largest_epsilon, num_points)
-    delta_E = np.asarray(pld.get_delta_for_epsilon(epsilon_E), dtype=np.float64)
+    delta_E = np.asarray(pld.get_delta_for_epsilon(epsilon_E), dtype=np.float64) + numerical_error
     return PrivacyProfile(
         epsilon_E=epsilon_E, delta_E=np.clip(delta_E, 0.0, 1.0), smallest_delta=smallest_delta
     )

@@ -24,6 +24,7 @@ from dpmed.privacy.accounting import (
     composed_pld,
     epsilon_curve,
     epsilon_pld,
+    numerical_error,
     patient_epsilon,
 )
 from dpmed.privacy.calibration import calibrate_noise_multiplier
@@ -231,7 +232,9 @@ def make_plan(
     )
     curve = epsilon_curve(steps, delta=delta)
     profile = privacy_profile(
-        composed_pld((steps,), coarsen=10), smallest_delta=max(delta / 100, SMALLEST_DELTA)
+        composed_pld((steps,), coarsen=10),
+        smallest_delta=max(delta / 100, SMALLEST_DELTA),
+        numerical_error=numerical_error(num_steps),
     )
     gaussian = gaussian_dp(profile)
     stride = len(profile.epsilon_E) // _NUM_PROFILE_POINTS

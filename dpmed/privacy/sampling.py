@@ -32,8 +32,8 @@ class UnitRows:
         starts_U: where each unit starts, and N at the end, int64 (U + 1,).
     """
 
-    rows_N: np.ndarray  # noqa: N815
-    starts_U: np.ndarray  # noqa: N815
+    rows_N: np.ndarray
+    starts_U: np.ndarray
 
     def __len__(self) -> int:
         return len(self.starts_U) - 1
@@ -75,8 +75,8 @@ class PhysicalBatch:
     """
 
     step: int
-    rows_BK: np.ndarray  # noqa: N815
-    weights_BK: np.ndarray  # noqa: N815
+    rows_BK: np.ndarray
+    weights_BK: np.ndarray
     is_last: bool
 
 
