@@ -1,15 +1,15 @@
-"""One DICOM file to greyscale pixels: compression, signs, rescale, window and MONOCHROME1.
+"""One DICOM file to greyscale pixels: what is read of it, its checks and its decompression.
 
 Only the elements that describe pixels are read, so that no patient element is ever in memory, in a
-warning or in an error. The photometric tag is believed unless the settings override it or the
-file contradicts itself.
+warning or in an error. What the stored values mean is in `dicom_grey`.
 
-Source: DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT).
+Source: DICOM PS3.3, C.7.6.3 (image pixel); PS3.5, A.4 (compressed frames).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder, pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -27,6 +29,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dpmed.data.dicom_codestream import codestream_size
+from dpmed.data.dicom_grey import DicomError, stored_to_grey
 from dpmed.data.preprocessing import MAX_PIXELS, Preprocessing
 
 PIXEL_ELEMENTS = [
@@ -43,12 +47,12 @@ PIXEL_ELEMENTS = [
 REQUIRED_ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated",
 )  # fmt: skip
-LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, as Pillow's "L"
-INVERSE_SHAPE = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
-
-
-class DicomError(Exception):
-    """Why a file is refused, in words that hold nothing of its patient elements."""
+PHOTOMETRIC_INTERPRETATIONS = (
+    "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT",
+    "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422",
+)  # fmt: skip
+OVERLAY_BIT_POSITION = Tag(0x6000, 0x0102)
+PIXEL_TAGS = [*map(Tag, PIXEL_ELEMENTS), OVERLAY_BIT_POSITION]
 
 
 def read_dicom(path: Path, preprocessing: Preprocessing) -> np.ndarray:
@@ -63,9 +67,9 @@ def read_dicom(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     """
     with _silent():
         try:
-            dataset = pydicom.dcmread(path, force=True, specific_tags=PIXEL_ELEMENTS)
+            dataset = pydicom.dcmread(path, force=True, specific_tags=PIXEL_TAGS)
             _check_header(dataset)
-            return _to_grey(_stored_pixels(dataset), dataset, preprocessing)
+            return stored_to_grey(_stored_pixels(dataset), dataset, preprocessing)
         except DicomError:
             raise
         except MemoryError:
@@ -81,38 +85,52 @@ def _check_header(dataset: pydicom.Dataset) -> None:
     missing = [name for name in REQUIRED_ELEMENTS if name not in dataset]
     if missing:
         raise DicomError(f"its header lacks {', '.join(missing)}")
+    if dataset.PhotometricInterpretation not in PHOTOMETRIC_INTERPRETATIONS:
+        raise DicomError("its photometric interpretation is neither monochrome nor a known colour")
     num_frames = int(dataset.get("NumberOfFrames") or 1)
     if num_frames > 1:
         raise DicomError(f"it holds {num_frames} frames; export the one to use as its own file")
-    num_pixels = int(dataset.Rows) * int(dataset.Columns)
+    num_pixels = math.prod(_size(dataset))
     if not 0 < num_pixels <= MAX_PIXELS:
         raise DicomError(f"its header claims {dataset.Columns}x{dataset.Rows} pixels")
 
 
 def _stored_pixels(dataset: pydicom.Dataset) -> np.ndarray:
     """The stored values (rows, columns) or (rows, columns, 3), decompressed, colours as RGB."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:  # files that were written without a meta header
-        is_implicit, is_little = dataset.original_encoding
-        syntax = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else syntax
-        return pixel_array(dataset)
+    syntax = dataset.file_meta.get("TransferSyntaxUID") or _guessed_syntax(dataset)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    # Bits above the stored ones are picture where the header is wrong, unless they are an overlay.
+    options: dict[str, Any] = {"correct_unused_bits": bool(dataset.get(OVERLAY_BIT_POSITION))}
     if not syntax.is_compressed:
-        num_bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+        num_bits = math.prod(_size(dataset)) * int(dataset.BitsAllocated)
         if "PixelData" in dataset and len(dataset.PixelData) * 8 < num_bits:
             raise DicomError("it is truncated: it has fewer pixels than its header says")
-        return pixel_array(dataset)
+        return pixel_array(dataset, **options)
     name = syntax.name if syntax.name != str(syntax) else "an unknown compression"
     _check_decoder(syntax, name)
-    # For RLE pydicom's own decoder: that of pylibjpeg-rle ends the process on some broken files.
-    plugin = "pydicom" if syntax == RLELossless else ""
+    if syntax == RLELossless:  # that of pylibjpeg-rle ends the process on some broken files
+        options["decoding_plugin"] = "pydicom"
+    elif codestream_size(get_frame(dataset.PixelData, 0, number_of_frames=1)) != _size(dataset):
+        raise DicomError(f"its {name} frame is broken or of another size than its header says")
     try:
-        return pixel_array(dataset, decoding_plugin=plugin)
+        return pixel_array(dataset, **options)
     except (RuntimeError, ValueError):
         raise DicomError(
             f"its pixels, compressed as {name}, cannot be decompressed: they are broken, or a "
             "variant that needs pip install 'dpmed[dicom-gdcm]'"
         ) from None
+
+
+def _size(dataset: pydicom.Dataset) -> tuple[int, int]:
+    return int(dataset.Rows), int(dataset.Columns)
+
+
+def _guessed_syntax(dataset: pydicom.Dataset) -> UID:
+    """The syntax in which a file without meta header was read."""
+    is_implicit, is_little_endian = dataset.original_encoding
+    if is_implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
 
 
 def _check_decoder(syntax: UID, name: str) -> None:
@@ -127,151 +145,14 @@ def _check_decoder(syntax: UID, name: str) -> None:
         )
 
 
-def _to_grey(
-    stored: np.ndarray, dataset: pydicom.Dataset, preprocessing: Preprocessing
-) -> np.ndarray:
-    if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return _colour_to_grey(stored, dataset)
-    padding = _padding(stored, dataset)
-    values, low, high = _window(_rescale(stored, dataset), stored, dataset, preprocessing)
-    unit = np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
-    if _photometric(dataset, preprocessing) == "MONOCHROME1":
-        unit = 1.0 - unit
-    if padding is not None and not padding.all():
-        unit[padding] = unit[~padding].min()
-    return _scaled(unit, dataset)
-
-
-def _photometric(dataset: pydicom.Dataset, preprocessing: Preprocessing) -> str:
-    if preprocessing.photometric != "tag":
-        return preprocessing.photometric.upper()
-    tag = str(dataset.PhotometricInterpretation)
-    if tag not in INVERSE_SHAPE:
-        raise DicomError("its photometric interpretation is neither monochrome nor a known colour")
-    shape = dataset.get("PresentationLUTShape")
-    if shape in INVERSE_SHAPE.values() and shape != INVERSE_SHAPE[tag]:
-        raise DicomError(
-            f"it contradicts itself: {tag} with the presentation LUT shape {shape}; "
-            "say which is right with photometric=monochrome1 or monochrome2"
-        )
-    return tag
-
-
-def _rescale(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Stored values to the units in which the window is given (modality LUT or rescale)."""
-    if dataset.get("ModalityLUTSequence"):
-        return _look_up(stored, dataset.ModalityLUTSequence[0])[0]
-    slope, intercept = _rescale_of(dataset)
-    return stored.astype(np.float64) * slope + intercept
-
-
-def _window(
-    values: np.ndarray,
-    stored: np.ndarray,
-    dataset: pydicom.Dataset,
-    preprocessing: Preprocessing,
-) -> tuple[np.ndarray, float, float]:
-    """Values, and the two of them that become black and white."""
-    if preprocessing.apply_window and dataset.get("VOILUTSequence"):
-        shown, num_bits = _look_up(values, dataset.VOILUTSequence[0])
-        return shown, 0.0, 2.0**num_bits - 1
-    if preprocessing.apply_window and "WindowWidth" in dataset and "WindowCenter" in dataset:
-        return _windowed(values, dataset)
-    if dataset.get("ModalityLUTSequence"):
-        return values, 0.0, 2.0 ** _descriptor(dataset.ModalityLUTSequence[0])[2] - 1
-    slope, intercept = _rescale_of(dataset)
-    ends = [end * slope + intercept for end in _stored_range(stored, dataset)]
-    return values, min(ends), max(ends)
-
-
-def _windowed(values: np.ndarray, dataset: pydicom.Dataset) -> tuple[np.ndarray, float, float]:
-    """PS3.3 C.11.2.1.2 and C.11.2.1.3; of several windows the first."""
-    centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    if not width > 0 or not np.isfinite([centre, width]).all():
-        raise DicomError("its window width is not positive; apply_window=false ignores the window")
-    if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width)), 0.0, 1.0
-    if function == "LINEAR_EXACT" or width <= 1:
-        return values, centre - width / 2, centre + width / 2
-    return values, centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _stored_range(stored: np.ndarray, dataset: pydicom.Dataset) -> tuple[float, float]:
-    """The range that the header promises, widened where the pixels prove it wrong."""
-    if stored.dtype.kind == "f":
-        return float(stored.min()), float(stored.max()) + float(stored.min() == stored.max())
-    num_bits = int(dataset.BitsStored)
-    signed = stored.dtype.kind == "i"
-    low, high = (
-        (-(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1) if signed else (0, 2**num_bits - 1)
-    )
-    if stored.min() < low or stored.max() > high:
-        limits = np.iinfo(stored.dtype)
-        return float(limits.min), float(limits.max)
-    return float(low), float(high)
-
-
-def _padding(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray | None:
-    """Where the scanner put no picture, which must not stretch the grey scale."""
-    if "PixelPaddingValue" not in dataset:
-        return None
-    ends = [_first(dataset.PixelPaddingValue)]
-    ends.append(_first(dataset.get("PixelPaddingRangeLimit", ends[0])))
-    return (stored >= min(ends)) & (stored <= max(ends))
-
-
-def _look_up(values: np.ndarray, item: pydicom.Dataset) -> tuple[np.ndarray, int]:
-    """Values through a LUT item, and the number of bits of its entries."""
-    num_entries, first, num_bits = _descriptor(item)
-    data = item.LUTData
-    entries = np.frombuffer(data, dtype="<u2") if isinstance(data, bytes) else np.array(data)
-    position = np.clip(values - first, 0, min(num_entries, len(entries)) - 1)
-    return entries[np.rint(position).astype(np.int64)].astype(np.float64), num_bits
-
-
-def _descriptor(item: pydicom.Dataset) -> tuple[int, int, int]:
-    num_entries, first, num_bits = (int(value) for value in item.LUTDescriptor)
-    return num_entries or 2**16, first, num_bits
-
-
-def _colour_to_grey(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-    grey = stored[..., :3].astype(np.float32) @ LUMINANCE
-    return _scaled(grey / np.float32(np.iinfo(stored.dtype).max), dataset)
-
-
-def _scaled(unit: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
-    """Values in [0, 1] as uint8 where the file has at most 8 bits, else as uint16."""
-    few_bits = int(dataset.get("BitsStored", 16)) <= 8
-    full_scale = 255 if few_bits else 65535
-    return np.rint(unit * full_scale).astype(np.uint8 if few_bits else np.uint16)
-
-
-def _rescale_of(dataset: pydicom.Dataset) -> tuple[float, float]:
-    slope = _first(dataset.get("RescaleSlope", 1))
-    intercept = _first(dataset.get("RescaleIntercept", 0))
-    if not slope or not np.isfinite([slope, intercept]).all():
-        raise DicomError("its rescale slope is zero or not a number")
-    return slope, intercept
-
-
-def _first(value: Any) -> float:
-    """The first of one or several numbers; an empty element counts as no number."""
-    values = np.atleast_1d(np.asarray(value, dtype=np.float64))
-    return float(values[0]) if values.size else float("nan")
-
-
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No warning and no log line of pydicom, since they may quote elements of the file."""
-    logger = logging.getLogger("pydicom")
-    was_disabled = logger.disabled
-    logger.disabled = True
+    """No warning and no log line of the decoders, since they may quote elements of the file."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = was_disabled
+        logging.disable(level)
