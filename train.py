@@ -8,7 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from dpmed.errors import UserError
-from dpmed.overrides import check_overrides
+from dpmed.overrides import check_overrides, folder_name
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -25,8 +25,9 @@ def main() -> None:
         check_overrides(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
-    # A resumed run goes on in its own folder (conf/config.yaml, hydra.run.dir).
+    # For conf/config.yaml: a resumed run keeps its folder, and a job's folder has a bounded name.
     OmegaConf.register_new_resolver("first_of", lambda first, second: first or second)
+    OmegaConf.register_new_resolver("folder_name", folder_name)
     job()
 
 

@@ -6,6 +6,7 @@ the nearest match. It reads the YAML files below `conf/` and nothing else, so it
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ _OVERRIDE = re.compile(
     r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=@]+)(?P<package>@[^=]*)?(=(?P<value>.*))?$"
 )
 _FREE_FORM = ("hydra", "data.columns", "data.label_map", "data.releases")
+_MAX_FOLDER_NAME = 150
 _REFUSED = {
     "accumulate_grad_batches": (
         "a logical step already gathers as many physical batches as it needs, and accumulating "
@@ -75,6 +77,14 @@ def check_overrides(overrides: Sequence[str], folder: Path | None = None) -> Non
             _check_key_of_choice(key, "data", chosen["data"], folder)
         elif key.endswith("pos_weight") and value is not None:
             _check_pos_weight(value)
+
+
+def folder_name(overrides: str) -> str:
+    """A job's overrides as the name of its folder, cut and told apart by a hash where too long."""
+    if len(overrides) <= _MAX_FOLDER_NAME:
+        return overrides
+    digest = hashlib.sha256(overrides.encode()).hexdigest()[:12]
+    return f"{overrides[: _MAX_FOLDER_NAME - 13]}-{digest}"
 
 
 def _check_choice(group: str, value: str, choices: Sequence[str]) -> None:

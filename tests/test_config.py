@@ -9,7 +9,7 @@ import pytest
 from dpmed.compose import compose
 from dpmed.config import load_config, to_mapping
 from dpmed.errors import UserError
-from dpmed.overrides import check_overrides, config_folder
+from dpmed.overrides import check_overrides, config_folder, folder_name
 
 CONF = config_folder()
 NEEDED = {
@@ -107,3 +107,10 @@ def test_config_hash_ignores_speed_and_loggers_only() -> None:
     assert compose(["performance.physical_batch_size=8", "logger=wandb"]).config_hash == reference
     assert compose(["privacy.epsilon=7"]).config_hash != reference
     assert compose(["data.num_patients=10"]).config_hash != reference
+
+
+def test_long_folder_names_are_cut_and_stay_apart() -> None:
+    first, second = folder_name("a=1," * 100 + "b=1"), folder_name("a=1," * 100 + "b=2")
+    assert first != second
+    assert len(first) == len(second) <= 150
+    assert folder_name("privacy.epsilon=3,seed=0") == "privacy.epsilon=3,seed=0"

@@ -29,7 +29,7 @@ from dpmed.evaluation.estimates import Planned, not_estimable
 from dpmed.evaluation.frames import group_values
 from dpmed.evaluation.groups import NOT_COMPARED
 from dpmed.evaluation.predictions import LabelColumn
-from dpmed.evaluation.rates import COUNTS, RATES, add_counts
+from dpmed.evaluation.rates import COUNTS, RATES, add_counts, matched
 from dpmed.evaluation.thresholds import Thresholds
 
 NO_FINDING = "no_finding"  # the label whose errors are under- and overdiagnosis
@@ -41,6 +41,7 @@ OF_DECISIONS = {
     "accuracy": accuracy_score,
     "selection_rate": selection_rate,
 }
+MATCHED = {"accuracy_matched": "accuracy", "selection_rate_matched": "selection_rate"}
 OF_NO_FINDING = {"underdiagnosis": false_positive_rate, "overdiagnosis": false_negative_rate}
 
 
@@ -53,6 +54,7 @@ class _Attribute:
     groups: Mapping[str, Cases]
     threshold: float | None
     minimum: Minimum
+    prevalence_matched: bool
     model: str
 
     def scope(self, group: str) -> Hashable:
@@ -81,6 +83,7 @@ def plan_subgroups(
     thresholds: Thresholds,
     *,
     minimum: Minimum,
+    prevalence_matched: bool = False,
     model: str = "",
 ) -> dict[str, Any]:
     """Registers every group's metrics; returns `<attribute>.<group>.<metric>.<label>`.
@@ -91,6 +94,8 @@ def plan_subgroups(
         groups: group name of each row by attribute (`groups.assign_groups`).
         thresholds: by label, frozen on validation; None where there is none.
         minimum: the fewest positives and negatives that a group's metric may rest on.
+        prevalence_matched: also accuracy and selection rate as if every group had the prevalence
+            of the whole split.
         model: tells models apart that share a bootstrap.
     """
     planned: dict[str, Any] = {}
@@ -104,6 +109,7 @@ def plan_subgroups(
                 groups={group: cases(column, group_N == group) for group in names},
                 threshold=thresholds.get(column.name),
                 minimum=minimum,
+                prevalence_matched=prevalence_matched,
                 model=model,
             )
             _plan_label(bootstrap, attribute, planned[name])
@@ -134,6 +140,11 @@ def _plan_label(
         )
         for metric, each in calibration.items():
             planned[group].setdefault(metric, {})[attribute.column.name] = each
+        if attribute.prevalence_matched:
+            for metric in MATCHED:
+                planned[group].setdefault(metric, {})[attribute.column.name] = _plan_matched(
+                    bootstrap, attribute, group, metric
+                )
         planned[group].setdefault("spd", {})[attribute.column.name] = _plan_spd(
             bootstrap, attribute, group
         )
@@ -188,6 +199,21 @@ def _plan_metric(
         num_negative=rows.num_negative,
         reason=reason,
         value=points[metric][group] if reason is None else None,
+    )
+
+
+def _plan_matched(
+    bootstrap: PatientBootstrap, attribute: _Attribute, group: str, metric: str
+) -> Planned:
+    rows, reason = attribute.groups[group], attribute.reason(group, MATCHED[metric])
+    whole = cases(attribute.column)
+    key = (metric, attribute.scope(group), rows.column.name)
+    if reason is None:
+        prevalence = whole.num_positive / (whole.num_positive + whole.num_negative)
+        counts = _add_counts(bootstrap, attribute, group)
+        bootstrap.add_derived(key, counts, matched(MATCHED[metric], prevalence))
+    return Planned(
+        key=key, num_positive=rows.num_positive, num_negative=rows.num_negative, reason=reason
     )
 
 

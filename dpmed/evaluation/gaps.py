@@ -22,12 +22,14 @@ GAPS = {
     "tpr": "tpr",
     "fpr": "fpr",
     "accuracy": "accuracy",
+    "accuracy_matched": "accuracy_matched",
     "demographic_parity": "selection_rate",
+    "demographic_parity_matched": "selection_rate_matched",
     "underdiagnosis": "underdiagnosis",
     "overdiagnosis": "overdiagnosis",
 }
-LOW_IS_WORST = ("auroc", "tpr", "accuracy")
-NEITHER_IS_WORST = ("demographic_parity",)
+LOW_IS_WORST = ("auroc", "tpr", "accuracy", "accuracy_matched")
+NEITHER_IS_WORST = ("demographic_parity", "demographic_parity_matched")
 
 
 def plan_gaps(bootstrap: PatientBootstrap, subgroups: Mapping[str, Any]) -> dict[str, Any]:

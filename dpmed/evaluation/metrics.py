@@ -47,6 +47,7 @@ def evaluate(
     min_negatives: int = 10,
     age_bins: str | Sequence[float] = "private_fair_accurate",
     intersections: bool = True,
+    prevalence_matched: bool = False,
     confidence: float = 0.95,
     external: Mapping[str, pd.DataFrame] | None = None,
     geometry: Mapping[str, Any] | None = None,
@@ -65,6 +66,8 @@ def evaluate(
         min_negatives: likewise.
         age_bins: a preset of `groups.AGE_BINS` or increasing edges in years.
         intersections: also every pair of subgroups.
+        prevalence_matched: also accuracy and selection rate of each group at the prevalence of
+            the whole split.
         confidence: of the intervals.
         external: predictions on other sites, by site, scored with the same thresholds.
         geometry: results of `geometry`, put into the file as they are.
@@ -85,6 +88,7 @@ def evaluate(
         minimum=Minimum(positives=min_positives, negatives=min_negatives),
         age_bins=age_bins,
         intersections=intersections,
+        prevalence_matched=prevalence_matched,
         confidence=confidence,
         thresholds=threshold_values(chosen),
         threads=threads,
@@ -156,6 +160,7 @@ class _Settings:
     minimum: Minimum
     age_bins: str | Sequence[float]
     intersections: bool
+    prevalence_matched: bool
     confidence: float
     thresholds: Thresholds
     threads: int | None
@@ -171,6 +176,7 @@ class _Settings:
             "min_negatives": self.minimum.negatives,
             "age_bins": list(age_edges(self.age_bins)),
             "intersections": self.intersections,
+            "prevalence_matched": self.prevalence_matched,
             "confidence": self.confidence,
             "interval": "percentile, patients resampled",
         }
@@ -195,7 +201,12 @@ def _evaluate_table(table: pd.DataFrame, settings: _Settings) -> dict[str, Any]:
     )
     planned["roc"] = {column.name: plan_roc(bootstrap, cases(column)) for column in columns}
     planned["subgroups"] = plan_subgroups(
-        bootstrap, columns, groups, settings.thresholds, minimum=settings.minimum
+        bootstrap,
+        columns,
+        groups,
+        settings.thresholds,
+        minimum=settings.minimum,
+        prevalence_matched=settings.prevalence_matched,
     )
     planned["gaps"] = plan_gaps(bootstrap, planned["subgroups"])
     planned["calibration"] = _plan_calibration(bootstrap, columns)

@@ -46,6 +46,21 @@ RATES: dict[str, Rate] = {
 }
 
 
+def matched(metric: str, prevalence: float) -> Callable[..., np.ndarray]:
+    """Accuracy or selection rate as if a group had this prevalence.
+
+    The limit of resampling the group's positives and negatives to the prevalence many times over,
+    without the noise of doing so. TPR, FPR and AUROC do not depend on prevalence.
+    """
+    formula = RATES[metric].formula
+
+    def at_prevalence(tp: np.ndarray, fp: np.ndarray, p: np.ndarray, n: np.ndarray) -> np.ndarray:
+        rest = 1 - prevalence
+        return formula(prevalence * tp / p, rest * fp / n, prevalence, rest)
+
+    return at_prevalence
+
+
 def add_counts(
     bootstrap: PatientBootstrap,
     scope: Hashable,

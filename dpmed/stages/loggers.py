@@ -32,7 +32,9 @@ def make_loggers(config: RunConfig, run_dir: Path) -> list[Logger]:
                 save_dir=run_dir,
                 offline=config.logger.mode == "offline",
                 config=_public_settings(config),
-                settings=wandb.Settings(x_disable_stats=True, disable_git=True, save_code=False),
+                settings=wandb.Settings(
+                    console="off", x_disable_stats=True, disable_git=True, save_code=False
+                ),
             )
         )
     return loggers

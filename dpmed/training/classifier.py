@@ -108,17 +108,26 @@ class Classifier(L.LightningModule):
     def _update(self, step: int) -> None:
         optimizer = cast(LightningOptimizer, self.optimizers())
         scheduler = cast(LambdaLR, self.lr_schedulers())
-        self.log("learning_rate", float(optimizer.param_groups[0]["lr"]))
+        learning_rate = float(optimizer.param_groups[0]["lr"])
         self._before_update(step)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
         self.completed_steps = step + 1
-        self.log("logical_step", float(self.completed_steps))
-        self.log("epsilon", self.epsilon_after(self.completed_steps))
-        for name, value in self._side_outputs.items():
-            self.log(f"nonprivate/{name}", value)
+        self._log(learning_rate)
+
+    def _log(self, learning_rate: float) -> None:
+        """One entry a logical step. Lightning's own logging counts physical batches, whose number
+        tells how many patients were drawn.
+        """
+        values = {
+            "learning_rate": learning_rate,
+            "epsilon": self.epsilon_after(self.completed_steps),
+        }
+        values |= {f"nonprivate/{name}": value for name, value in self._side_outputs.items()}
         self._side_outputs = {}
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.completed_steps)
 
     def _collect_side_outputs(self, losses_V: Tensor, weights_V: Tensor, statistics: Any) -> None:
         outputs = {

@@ -48,7 +48,6 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )

@@ -158,6 +158,30 @@ def test_a_wrong_attribute_or_preset_is_named(table):
         assign_groups(table, attributes=["age"], age_bins=[50, 40], intersections=False)
 
 
+def test_prevalence_matching_takes_prevalence_out_of_a_gap(cohort):
+    table = cohort(num_patients=4000, images_each=1)
+    # The same model for both sexes, but women's positives are mostly absent from the test set.
+    drop = (table["sex"] == "F") & (table["label_pneumonia"] == 1)
+    table = table[~drop | (np.arange(len(table)) % 5 == 0)].reset_index(drop=True)
+    metrics = evaluate(
+        {"validation": cohort(seed=1, split="validation"), "test": table},
+        labels=("pneumonia",),
+        subgroups=("sex",),
+        num_bootstrap=100,
+        prevalence_matched=True,
+    )
+    gaps = metrics["gaps"]["test"]["sex"]
+    assert gaps["demographic_parity"]["pneumonia"]["ci_low"] > 0.05
+    matched = gaps["demographic_parity_matched"]["pneumonia"]
+    assert matched["value"] < 0.05
+    female = metrics["splits"]["test"]["subgroups"]["sex"]["F"]
+    prevalence = table["label_pneumonia"].mean()
+    rates = [female[name]["pneumonia"]["value"] for name in ("tpr", "fpr")]
+    assert female["selection_rate_matched"]["pneumonia"]["value"] == pytest.approx(
+        prevalence * rates[0] + (1 - prevalence) * rates[1], abs=1e-7
+    )
+
+
 def test_packing_changes_no_value(monkeypatch):
     generator = np.random.default_rng(0)
     truth_N, score_N = generator.integers(0, 2, 300), generator.random(300)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dpmed.errors import UserError
+from dpmed.evaluation.geometry import measure_geometry
 from dpmed.evaluation.metrics import evaluate, metrics_schema, read_metrics, write_metrics
+from dpmed.evaluation.probe import measure_utilisation
 
 LABELS = ("pneumonia", "no_finding")
 FIELDS = {"value", "ci_low", "ci_high", "num_positive", "num_negative"}
@@ -89,6 +91,22 @@ def test_without_validation_the_thresholded_metrics_say_so(cohort):
     assert "no threshold" in entry["reason"]
     assert "no validation split" in metrics["thresholds"]["pneumonia"]["reason"]
     assert metrics["splits"]["test"]["auroc"]["macro"]["value"] > 0.5
+
+
+def test_geometry_goes_into_the_file(cohort, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float16)
+    table = cohort()
+    geometry = measure_geometry(rows, rows[::-1], patient_ids=table["patient_id"].to_numpy())
+    geometry |= measure_utilisation(table, table, labels=LABELS, num_bootstrap=20)
+    metrics = evaluate(
+        {"test": table},
+        labels=LABELS,
+        subgroups=(),
+        num_bootstrap=20,
+        geometry={"test": geometry},
+    )
+    found = read_metrics(write_metrics(metrics, tmp_path / "metrics.json"))
+    assert 0 < found["geometry"]["test"]["displacement"]["value"] < 4
 
 
 def test_torch_is_not_needed():

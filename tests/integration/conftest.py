@@ -50,8 +50,10 @@ def train(tmp_path: Path) -> Train:
 
 
 def command(*words: str, small: bool = True) -> list[str]:
-    """The words of a shrunken training."""
-    return [sys.executable, str(ROOT / "train.py"), *(SMALL if small else []), *words]
+    """The words of a shrunken training; flags come first, as Hydra wants them."""
+    flags = [word for word in words if word.startswith("-")]
+    settings = [word for word in words if not word.startswith("-")]
+    return [sys.executable, str(ROOT / "train.py"), *flags, *(SMALL if small else []), *settings]
 
 
 def environment() -> dict[str, str]:

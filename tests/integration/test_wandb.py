@@ -49,7 +49,7 @@ def test_the_offline_record_holds_the_run_and_no_patient(train: Train, tmp_path:
         if r.HasField("history")
         for item in r.history.item
     }
-    assert {"epsilon", "learning_rate", "report"} <= history
+    assert {"epsilon", "learning_rate", "report/path"} <= history
     assert not any(name.startswith("nonprivate") for name in history)
     summary = {
         item.key or "/".join(item.nested_key)
@@ -72,6 +72,8 @@ def test_side_outputs_are_logged_only_where_the_setting_says_so(
     train("hydra.run.dir=quiet")
     train("hydra.run.dir=loud", "logger.log_nonprivate_side_outputs=true")
     quiet = pd.read_csv(tmp_path / "quiet" / "logs" / "metrics.csv")
+    # One row a logical step: a row a physical batch would tell how many patients were drawn.
+    assert quiet["step"].tolist() == [1, 2, 3, 4, 5, 6]
     loud = pd.read_csv(tmp_path / "loud" / "logs" / "metrics.csv")
     assert not [name for name in quiet if name.startswith("nonprivate/")]
     assert "nonprivate/training_loss_sum" in loud

@@ -1,0 +1,96 @@
+"""Every command of the README runs, shrunk by settings; `make`, docker and downloads excepted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.integration.conftest import ROOT, SMALL, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXCEPTIONS = ("make", "docker", "git", "cd", "pip", "wandb", "hf")
+LABELS = ["atelectasis", "cardiomegaly", "pleural_effusion", "pneumonia", "no_finding"]
+FINDINGS = ["Atelectasis", "Cardiomegaly", "Effusion", "Pneumonia", "No Finding"]
+
+
+def commands() -> list[str]:
+    """The commands of the README's `bash` blocks, in order, comments taken off."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    text = "\n".join(blocks).replace("\\\n", " ")
+    lines = [line.split("  #")[0].strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with what the README's placeholders stand for: a run, a sweep, DIR and my.csv."""
+    place = tmp_path_factory.mktemp("readme")
+    random = np.random.default_rng(0)
+    (place / "DIR" / "images").mkdir(parents=True)
+    entries, rows = [], []
+    for number in range(120):
+        name = f"{number:08d}_000.png"
+        pixels = random.integers(0, 255, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / "DIR" / "images" / name)
+        finding = FINDINGS[number % 5]
+        entries.append(f"{name},{finding},0,{number // 2},58,{'FM'[number % 2]},PA,32,32,0.1,0.1")
+        labels = {label: int(number % 5 == index) for index, label in enumerate(LABELS)}
+        rows.append({"image": f"DIR/images/{name}", "patient_id": f"q{number // 2}"} | labels)
+    header = (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,"
+        "View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+    )
+    text = "\n".join([header, *(f"{entry}," for entry in entries)])
+    (place / "DIR" / "Data_Entry_2017_v2020.csv").write_text(text + "\n", encoding="utf-8")
+    pd.DataFrame(rows).to_csv(place / "my.csv", index=False)
+    return place
+
+
+def _shrunk(command: str) -> list[str]:
+    words = shlex.split(command)
+    small = list(SMALL)
+    if any(word.startswith("data=") for word in words):
+        small = [word for word in small if not word.startswith("data.num_patients")]
+        small += ["privacy.delta=1e-3"]
+        if "data=chestxray14" in words:
+            small += ["privacy.num_units=40"]
+    if words[:2] == ["python", "train.py"]:
+        resumes = any(word.startswith("resume=") for word in words)
+        return [sys.executable, str(ROOT / "train.py"), *([] if resumes else small), *words[2:]]
+    assert words[0] == "dpmed", f"the README shows a command that no test knows: {command}"
+    arguments = [*words[1:], *small] if words[1] == "plan" else words[1:]
+    return [sys.executable, "-m", "dpmed.cli", *arguments]
+
+
+def test_every_command_of_the_readme_runs(folder: Path) -> None:
+    ran = 0
+    for command in commands():
+        if command.split()[0] in EXCEPTIONS:
+            continue
+        (folder / "RUN").exists() or _make_run(folder)
+        process = subprocess.run(
+            _shrunk(command), cwd=folder, env=environment(), text=True, timeout=600,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        assert process.returncode == 0, f"{command}\n{process.stdout}"
+        ran += 1
+    assert ran >= 8, "the README lost its commands"
+
+
+def _make_run(folder: Path) -> None:
+    """An interrupted run in RUN, for the commands that go on with one or look at one."""
+    words = [sys.executable, str(ROOT / "train.py"), *SMALL, "hydra.run.dir=RUN"]
+    subprocess.run(words, cwd=folder, env=environment(), check=True, capture_output=True)
+
+
+def test_files_that_the_readme_shows_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", README):
+        assert (ROOT / target).exists(), f"README.md links to {target}, which does not exist"
