@@ -34,7 +34,7 @@ _METRIC_NAMES = {
     "brier": "Brier score",
     "log_loss": "Log-loss",
 }
-_INTERVAL_IN_TEXT = re.compile(r"\([−\d.]+–[−\d.]+\)")
+_INTERVAL_IN_TEXT = re.compile(r"\([−\d.]+(?:–| to )[−\d.]+\)")
 _PAIR = " & "  # joins the two attributes, and the two groups, of an intersection
 _INTERVAL = re.compile(r"^[\[(]?\s*(\d+(?:\.\d+)?)\s*[,–-]\s*(\d+(?:\.\d+)?|inf)\s*[\])]?$")
 
@@ -55,7 +55,9 @@ class Estimate:
         """The interval in parentheses, or nothing."""
         if self.low is None or self.high is None:
             return ""
-        return f"({decimal(self.low)}–{decimal(self.high)})"
+        # A dash beside a minus sign would be hard to read.
+        between = " to " if self.low < 0 else "–"
+        return f"({decimal(self.low)}{between}{decimal(self.high)})"
 
     @property
     def value_text(self) -> str:
