@@ -114,7 +114,7 @@ class ModelConfig:
 class InitConfig:
     """Where the weights come from before the first private step."""
 
-    source: Literal["scratch", "imagenet", "dinov3", "file"]
+    source: Literal["scratch", "synthetic", "imagenet", "dinov3", "file"]
     path: str | None
     sha256: str | None
     tag: str | None

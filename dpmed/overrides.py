@@ -65,6 +65,8 @@ def check_overrides(overrides: Sequence[str], folder: Path | None = None) -> Non
         if match is None or match["key"].split(".")[0] == "hydra" or "/" in match["key"]:
             continue
         key, value = match["key"].strip(), match["value"]
+        if value is None and "." not in key:
+            continue  # the argument of a flag, as in --cfg job
         if value is None and match["sign"] != "~":
             raise UserError(
                 f"{word!r} is no setting: write key=value, for example privacy.epsilon=8."

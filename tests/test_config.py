@@ -73,6 +73,7 @@ def test_a_setting_of_another_data_set_is_refused() -> None:
         "data=chestxray14",
         "+hydra.launcher=joblib",
         "--help",
+        "job",
         "training.pos_weight=[1,2,3.5,4,5]",
         "data.columns.sex=Geschlecht",
         "experiment=cxr_eps8,cxr_eps1",

@@ -18,6 +18,7 @@ from dpmed.models.backbone import architecture_of
 from dpmed.models.fitting import FitReport, fit_weights
 from dpmed.models.pretrained import check_available, fetch, find_pretrained, require_path
 from dpmed.models.provenance import Provenance
+from dpmed.models.shipped import shipped_path
 from dpmed.models.weights import check_file, read_provenance, read_weights, sha256_of
 
 __all__ = ["check_available", "initialise"]
@@ -38,7 +39,7 @@ def initialise(
 
     Args:
         model: Fresh from `build_model`, whose seed drew what is not loaded.
-        init: "scratch", "imagenet", "dinov3" or "file".
+        init: "scratch", "synthetic", "imagenet", "dinov3" or "file".
         path: The weight file of init=file.
         sha256: Expected sum of the weight file; None skips the check.
         tag: timm's tag in place of the default of `pretrained.DEFAULT_TAGS`.
@@ -50,6 +51,9 @@ def initialise(
     """
     if init == "scratch":
         return _from_scratch(model)
+    if init == "synthetic":
+        path = shipped_path(architecture_of(model))
+        return _from_file(model, path, sha256=sha256, labels=labels)
     if init == "file":
         return _from_file(model, require_path(path), sha256=sha256, labels=labels)
     return _from_timm(model, init=init, tag=tag, sha256=sha256)

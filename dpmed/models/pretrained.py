@@ -21,6 +21,7 @@ from huggingface_hub import constants
 from dpmed.errors import UserError, did_you_mean
 from dpmed.models.backbone import check_name
 from dpmed.models.provenance import SeenDataSet
+from dpmed.models.shipped import shipped_path
 from dpmed.models.weights import check_file
 
 PROBE_TIMEOUT_SECONDS = 5.0
@@ -147,6 +148,9 @@ def check_available(
     check_name(name)
     if init == "scratch":
         return
+    if init == "synthetic":
+        shipped_path(name)
+        return
     if init == "file":
         check_file(require_path(path), sha256=sha256)
         return
@@ -179,7 +183,7 @@ def require_path(path: str | Path | None) -> Path:
 
 def _check_init(init: str) -> None:
     if init not in DEFAULT_TAGS:
-        choices = ["scratch", "file", *DEFAULT_TAGS]
+        choices = ["scratch", "synthetic", "file", *DEFAULT_TAGS]
         raise UserError(
             f"init={init} is not known.{did_you_mean(init, choices)} Choose {', '.join(choices)}."
         )

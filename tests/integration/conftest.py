@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALL = [
     "model.name=test_convnext",
+    "init=scratch",
     "data.num_patients=150",
     "data.preprocessing.image_size=32",
     "privacy.expected_batch_size=16",

@@ -33,7 +33,8 @@ def _manifest(folder: Path, num_patients: int = 60) -> Path:
 
 
 def _run(folder: Path, *words: str) -> None:
-    small = [word for word in SMALL if not word.startswith("data.num_patients")]
+    replaced = ("data.num_patients=", *(f"{word.split('=')[0]}=" for word in words))
+    small = [word for word in SMALL if not word.startswith(replaced)]
     config = compose(
         [*small, f"data.cache_dir={folder}/cache", f"privacy.ledger_dir={folder}/ledger", *words]
     )
