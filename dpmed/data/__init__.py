@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from dpmed.data.synthetic import SITES as SITES
     from dpmed.data.synthetic import captions as captions
     from dpmed.data.synthetic import contact_sheet as contact_sheet
-    from dpmed.data.synthetic import example_rows as example_rows
     from dpmed.data.synthetic import iterate_radiographs as iterate_radiographs
     from dpmed.data.synthetic import render_radiographs as render_radiographs
     from dpmed.data.synthetic import synthetic_cohort as synthetic_cohort
@@ -86,7 +85,6 @@ MODULE_OF_NAME = {
     "SITES": "synthetic",
     "captions": "synthetic",
     "contact_sheet": "synthetic",
-    "example_rows": "synthetic",
     "iterate_radiographs": "synthetic",
     "render_radiographs": "synthetic",
     "synthetic_cohort": "synthetic",

@@ -6,7 +6,7 @@ what they make of it; `render` composes all, `contact_sheet` lays the result out
 """
 
 from dpmed.data.synthetic.cohort import LABELS, PUBLIC_SITE, SITES, synthetic_cohort
-from dpmed.data.synthetic.contact_sheet import captions, contact_sheet, example_rows
+from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.data.synthetic.render import (
     GENERATOR_VERSION,
     iterate_radiographs,
@@ -20,7 +20,6 @@ __all__ = [
     "SITES",
     "captions",
     "contact_sheet",
-    "example_rows",
     "iterate_radiographs",
     "render_radiographs",
     "synthetic_cohort",

@@ -219,7 +219,7 @@ def _findings(
     faint = 0.9 * VISIBLE * np.clip((quantiles - 0.78) / 0.22, 0.0, 1.0)
     severity = np.where(labels, present, faint)
     enlarged = HEART_LIMIT + 0.006 + 0.10 * quantiles[:, 1]
-    slim = HEART_LIMIT - 0.006 - 0.11 * (1 - quantiles[:, 1]) + 0.0003 * (age - 75)
+    slim = HEART_LIMIT - 0.006 - 0.11 * (1 - quantiles[:, 1]) + 0.0002 * (age - 75)
     ratio = np.where(labels[:, 1], enlarged, slim)
     return ratio, severity
 

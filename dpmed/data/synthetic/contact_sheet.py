@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from dpmed.data.synthetic.cohort import FINDINGS, LABELS
+from dpmed.data.synthetic.cohort import LABELS
 from dpmed.errors import UserError
 
 _MARGIN = 6
@@ -64,31 +64,3 @@ def captions(table: pd.DataFrame) -> list[str]:
         + ", ".join(label.replace("_", " ") for label in LABELS if getattr(row, label) == 1)
         for row in table.itertuples()
     ]
-
-
-def example_rows(table: pd.DataFrame, *, num_each: int = 5) -> np.ndarray:
-    """Positions of rows worth showing: up to `num_each` for each label in turn, from all sites.
-
-    Pictures that show one label alone come first, and no patient comes twice.
-
-    Args:
-        table: rows of a `synthetic_cohort` table.
-        num_each: pictures a label.
-    """
-    rows = pd.DataFrame(
-        {
-            "position": np.arange(len(table)),
-            "patient_id": table["patient_id"].to_numpy(),
-            "site": table["site"].to_numpy(),
-            "num_findings": table[list(FINDINGS)].sum(axis=1).to_numpy(),
-        }
-    )
-    chosen: list[int] = []
-    for label in LABELS:
-        seen = rows["patient_id"].iloc[chosen]
-        positive = (table[label] == 1).to_numpy() & ~rows["patient_id"].isin(seen).to_numpy()
-        candidates = rows[positive].drop_duplicates("patient_id")
-        turn = candidates.groupby(["site", "num_findings"]).cumcount()
-        ranked = candidates.assign(turn=turn).sort_values(["num_findings", "turn", "site"])
-        chosen += ranked["position"].head(num_each).tolist()
-    return np.array(chosen, dtype=np.int64)

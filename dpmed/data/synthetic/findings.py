@@ -61,7 +61,7 @@ def _effusion(scene: _Scene) -> np.ndarray:
     height = 0.07 + 0.50 * scene.severity**1.3
     surface = angle - height * (0.25 + 0.75 * relative**2.2)
     fluid = 0.93 * soft_step(scene.chest.y - surface, np.maximum(0.07, 2 * scene.chest.pixel))
-    veil = (0.15 + 0.55 * scene.severity) * soft_step(scene.chest.y - 0.0, 0.9)
+    veil = (0.15 + 0.55 * scene.severity) * soft_step(scene.chest.y, 0.9)
     layered = (body.ap > 0) & (scene.uniform(2) < 0.35)
     return affected * np.where(layered, veil, fluid)
 

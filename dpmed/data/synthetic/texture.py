@@ -1,6 +1,6 @@
-"""Irregular patterns: vessels that leave the hila, a patchy field for opacities, film grain.
+"""Irregular patterns: vessels that leave the hila, and a patchy field for opacities.
 
-The patterns of the body are interpolated from a patient's own lattice of random numbers at places
+The patterns are interpolated from a patient's own lattice of random numbers at places
 given in the body frame, so they look the same at every picture size.
 """
 
@@ -47,9 +47,9 @@ def interpolate(lattice: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.
     num_rows, num_columns = lattice.shape[1:]
     flat = lattice.reshape(-1)
     offset = (np.arange(len(lattice), dtype=np.int32) * (num_rows * num_columns))[:, None, None]
-    floor, wall = np.floor(row), np.floor(column)
-    down, right = row - floor, column - wall
-    top, start = floor.astype(np.int32), wall.astype(np.int32)
+    above, before = np.floor(row), np.floor(column)
+    down, right = row - above, column - before
+    top, start = above.astype(np.int32), before.astype(np.int32)
     row_0 = (top & (num_rows - 1)) * num_columns + offset
     row_1 = ((top + 1) & (num_rows - 1)) * num_columns + offset
     column_0, column_1 = start & (num_columns - 1), (start + 1) & (num_columns - 1)
