@@ -1,4 +1,4 @@
-"""Fixtures for every test: the folder of real images, and single-threaded torch for bit-exactness."""
+"""The fixture that every folder may use: where the real images lie."""
 
 from __future__ import annotations
 

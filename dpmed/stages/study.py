@@ -41,6 +41,7 @@ class Study:
         labels: the label columns that the model answers, in order.
         sheet: the data sheet.
         skipped_images: what could not be read, with the reason.
+        duplicate_images: pairs of rows with the same pixels under two patients.
         split_hash: SHA-256 of who is in which split.
         is_synthetic: whether its images may be shown in a report.
     """
@@ -50,6 +51,7 @@ class Study:
     labels: tuple[str, ...]
     sheet: dict[str, Any]
     skipped_images: list[dict[str, str]]
+    duplicate_images: list[dict[str, Any]]
     split_hash: str
     is_synthetic: bool
 
@@ -136,13 +138,14 @@ def load_study(config: DataConfig, *, unit: Literal["patient", "image"], num_wor
     data.check_splits(table)
     store = _images(config, table, num_workers)
     table = table.iloc[store.kept_rows].reset_index(drop=True)
-    data.find_duplicate_images(table, store.pixel_hashes())
+    duplicates = data.find_duplicate_images(table, store.pixel_hashes())
     return Study(
         table=table,
         images_NHW=store.array,
         labels=tuple(config.labels),
         sheet=_sheet(config, table, num_skipped=len(store.skipped)),
         skipped_images=[asdict(item) for item in store.skipped],
+        duplicate_images=[asdict(item) for item in duplicates],
         split_hash=data.split_hash(table),
         is_synthetic=isinstance(config, SyntheticData),
     )
@@ -154,6 +157,13 @@ def write_study(study: Study, run_dir: Path, record: RunRecord) -> None:
     sheet = json.dumps(study.sheet, indent=2, allow_nan=False)
     (run_dir / "data_sheet.json").write_text(sheet, encoding="utf-8")
     record.update(split_hash=study.split_hash, skipped_images=study.skipped_images)
+    if study.duplicate_images:
+        listed = run_dir / "duplicate_images.csv"
+        pd.DataFrame(study.duplicate_images).to_csv(listed, index=False)
+        record.warn(
+            f"{len(study.duplicate_images)} images have the same pixels as an image of another "
+            f"patient; they are listed in {listed.name} of the run folder."
+        )
     for note in study.sheet["notes"]:
         logger.info("data       %s", note)
     if study.is_synthetic:

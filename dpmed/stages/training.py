@@ -174,9 +174,17 @@ def _loader(
     if config.training.permute_labels:
         targets_NL = targets_NL[np.random.default_rng(config.seed).permutation(len(rows))]
     ids = study.table["patient_id" if plan.unit == "patient" else "image"].iloc[rows]
+    units = unit_rows(ids)
+    if not 0.5 < len(units) / plan.num_units < 2:
+        logger.warning(
+            "The training split has about %s times the declared privacy.num_units=%d. The "
+            "guarantee holds, but the batches are that much larger or smaller than planned.",
+            f"{len(units) / plan.num_units:.1g}",
+            plan.num_units,
+        )
     sampler = PoissonSampler(
         stream=secrets.stream,
-        units=unit_rows(ids),
+        units=units,
         sample_rate=plan.sample_rate,
         views_per_unit=plan.views_per_unit,
         physical_batch_size=config.performance.physical_batch_size,

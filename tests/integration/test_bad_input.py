@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -93,6 +94,17 @@ def test_an_unreadable_image_is_named_and_may_be_skipped(tmp_path: Path) -> None
     )
     page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert "scan7.png" in page
+
+
+def test_the_same_image_under_two_patients_is_listed(tmp_path: Path) -> None:
+    path = _manifest(tmp_path)
+    (tmp_path / "scan9.png").write_bytes((tmp_path / "scan0.png").read_bytes())
+    short = ["privacy.delta=1e-3", "training.num_steps=2", "training.warmup_steps=0"]
+    _run(tmp_path, *_manifest_words(path), *short)
+    listed = pd.read_csv(tmp_path / "run" / "duplicate_images.csv")
+    assert set(listed[["image", "other_image"]].to_numpy().ravel()) == {"scan0.png", "scan9.png"}
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert any("same pixels" in warning for warning in record["warnings"])
 
 
 def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
