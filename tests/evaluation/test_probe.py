@@ -70,47 +70,54 @@ def test_a_label_without_positives_in_training_is_left_out_of_both(data):
         probe_predictions(train_ND, train.iloc[:10], test_ND, test, labels=LABELS)
 
 
-def test_one_patient_moves_the_private_probe_no_further_than_its_sensitivity(data):
+@pytest.mark.parametrize("regularisation", [0.1, 3.0])
+def test_one_patient_moves_the_private_probe_no_further_than_its_sensitivity(data, regularisation):
     (train, _), (train_ND, _) = data
-    arguments = {"labels": LABELS, "epsilon": 1e6, "delta": 1e-5, "regularisation": 3.0}
 
-    def fit(rows_ND, table):
-        stream = SecretStream.from_key(b"k" * 32)  # the same noise cancels in the difference
-        return fit_private_probe(rows_ND, table, stream=stream, **arguments)
+    def weights(rows_ND, table):
+        return fit_private_probe(
+            rows_ND,
+            table,
+            labels=LABELS,
+            epsilon=1e6,
+            delta=1e-5,
+            stream=SecretStream.from_key(b"k" * 32),  # the same noise cancels in the difference
+            regularisation=regularisation,
+        ).weights_LD
 
-    whole = fit(train_ND, train)
-    assert not whole.private
-    # An extreme patient: one direction that no other image has, all labels against the fit.
-    extreme_ND, table = np.array(train_ND), train.copy()
+    # An extreme patient of three images: a direction that no other image has, positive in all.
     theirs = (train["patient_id"] == train["patient_id"][0]).to_numpy()
+    extreme_ND, table = np.array(train_ND), train.copy()
+    extreme_ND[:, 5] = 0
+    extreme_ND /= np.linalg.norm(extreme_ND, axis=1, keepdims=True)
     extreme_ND[theirs] = np.eye(6)[5]
     table.loc[theirs, [f"label_{label}" for label in LABELS]] = 1
-    kept = ~theirs
-
-    with_patient = fit(extreme_ND, table).weights_LD
-    without_patient = fit(extreme_ND[kept], table[kept].reset_index(drop=True)).weights_LD
-    largest = np.linalg.norm(with_patient - without_patient, axis=1).max()
-    assert largest <= 3.0 + 2 * LARGEST_GRADIENT
-    assert largest > 0.1  # the patient does move it: a bound of 0 would not be a bound
+    without = weights(extreme_ND[~theirs], table[~theirs].reset_index(drop=True))
+    moved = np.linalg.norm(weights(extreme_ND, table) - without, axis=1).max()
+    assert moved <= regularisation + 2 * LARGEST_GRADIENT
+    assert moved > 0.3 * regularisation  # the bound is not idle
 
 
 def test_noise_has_the_scale_of_the_guarantee(data):
     (train, _), (train_ND, _) = data
-    arguments = {"labels": LABELS, "delta": 1e-5}
-    weights = {
+    probes = {
         epsilon: fit_private_probe(
             train_ND,
             train,
+            labels=LABELS,
             epsilon=epsilon,
+            delta=1e-5,
             stream=SecretStream.from_key(b"k" * 32),
-            **arguments,
+            regularisation=3.0,
         )
         for epsilon in (1.0, 1e6)
     }
-    noise = weights[1.0].weights_LD - weights[1e6].weights_LD
-    expected = weights[1.0].noise_multiplier * np.sqrt(len(LABELS))
+    assert not probes[1.0].private
+    noise = (probes[1.0].weights_LD - probes[1e6].weights_LD).ravel()
+    multiplier = probes[1.0].noise_multiplier - probes[1e6].noise_multiplier
     drawn = SecretStream.from_key(b"k" * 32).normal("private probe", 0, noise.size)
-    np.testing.assert_allclose(noise.ravel(), expected * drawn, rtol=0.01)
+    np.testing.assert_allclose(noise, 3.0 * multiplier * np.sqrt(len(LABELS)) * drawn, rtol=1e-3)
+    assert probes[1.0].noise_multiplier == gaussian_noise_multiplier(epsilon=1.0, delta=1e-5)
 
 
 def test_the_private_probe_learns_when_there_is_enough_data(cohort):
