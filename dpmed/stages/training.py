@@ -6,13 +6,13 @@ is decided in `dpmed.stages.secrets`.
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -29,6 +29,7 @@ from dpmed.run_record import RunRecord
 from dpmed.stages.learner import Learner, autocast, device_of
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
 from dpmed.stages.study import Study
+from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import LogicalStepLoader
 from dpmed.training.checkpoints import StepCheckpoint
 from dpmed.training.classifier import Classifier, PlainGradientSum
@@ -39,6 +40,7 @@ from dpmed.training.schedule import learning_rate_factor, make_optimizer
 logger = logging.getLogger(__name__)
 
 WEIGHTS = Path("model") / "model.safetensors"
+AVERAGED_WEIGHTS = Path("model") / "model_ema.safetensors"
 
 
 def train_run(
@@ -53,17 +55,18 @@ def train_run(
     """Takes every planned logical step; resumes from `checkpoints/last.ckpt` where there is one.
 
     Returns:
-        Whether training is complete: the weights are then in the model and in `model/`.
+        Whether training is complete: the weights are then in `model/`, for the evaluation.
     """
     if record.content.get("trained"):
         merge_lora(learner.model)
-        learner.model.load_state_dict(load_file(run_dir / WEIGHTS))
         return True
     _prove(config, learner, record)
     secrets = open_secrets(
         config, plan, data_hash=study.data_hash(), run_dir=run_dir, record=record
     )
     optimizer, accountant = _optimizer(config, learner, plan, secrets.stream)
+    decay = config.training.ema_decay
+    average = WeightAverage(learner.model, decay=decay) if decay else None
     classifier = Classifier(
         model=learner.model,
         gradient_sum=learner.clipper
@@ -77,6 +80,7 @@ def train_run(
         before_update=secrets.reserve,
         epsilon_after=plan.epsilon_after,
         pos_weight_L=_pos_weight(config, device_of(config)),
+        average=average,
         log_nonprivate_side_outputs=config.logger.log_nonprivate_side_outputs,
     )
     completed = fit(
@@ -98,14 +102,24 @@ def train_run(
     if not completed:
         return False
     assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
+    if average is not None:
+        with average.in_place():
+            _export(config, learner, run_dir / AVERAGED_WEIGHTS)
+    _export(config, learner, run_dir / WEIGHTS)
     merge_lora(learner.model)
-    (run_dir / WEIGHTS).parent.mkdir(exist_ok=True)
-    seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
-    provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
-    save_weights(learner.model, run_dir / WEIGHTS, provenance)
     record.update(trained=True)
     secrets.close()
     return True
+
+
+def _export(config: RunConfig, learner: Learner, path: Path) -> None:
+    """Writes the weights in plain timm's names, with what they have seen."""
+    path.parent.mkdir(exist_ok=True)
+    model = copy.deepcopy(learner.model)
+    merge_lora(model)
+    seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
+    provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
+    save_weights(model, path, provenance)
 
 
 def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:

@@ -102,6 +102,7 @@ class StepCheckpoint(L.Callback):
         checkpoint["dpmed"] = {
             "completed_steps": pl_module.completed_steps,
             "accountant": None if self.accountant is None else self.accountant.state_dict(),
+            "average": None if pl_module.average is None else pl_module.average.state_dict(),
             "fingerprint": self.fingerprint,
             "torch_generator": torch.get_rng_state(),
             "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -116,6 +117,8 @@ class StepCheckpoint(L.Callback):
         self._saved_at = state["completed_steps"]
         if self.accountant is not None:
             self.accountant.load_state_dict(state["accountant"])
+        if pl_module.average is not None:
+            pl_module.average.load_state_dict(state["average"])
         self._generators = (state["torch_generator"], state["cuda_generators"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from dpmed.privacy.clipping.clipper import Clipper
+from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import TrainingBatch
 from dpmed.training.loss import per_view_loss
 
@@ -45,6 +46,7 @@ class Classifier(L.LightningModule):
         before_update: called with the logical step before the update that spends it (the ledger).
         epsilon_after: number of completed steps -> epsilon, from steps alone.
         pos_weight_L: literal weights of positives.
+        average: follows the weights, once a logical step.
         log_nonprivate_side_outputs: log training loss, clip fraction and realised batch size.
     """
 
@@ -58,6 +60,7 @@ class Classifier(L.LightningModule):
         before_update: Callable[[int], None],
         epsilon_after: Callable[[int], float],
         pos_weight_L: Tensor | None,
+        average: WeightAverage | None,
         log_nonprivate_side_outputs: bool,
     ) -> None:
         super().__init__()
@@ -71,6 +74,7 @@ class Classifier(L.LightningModule):
         self._before_update = before_update
         self.epsilon_after = epsilon_after
         self._pos_weight_L = pos_weight_L
+        self.average = average
         self._log_side_outputs = log_nonprivate_side_outputs
         self._side_outputs: dict[str, float] = {}
         self.completed_steps = 0
@@ -113,6 +117,8 @@ class Classifier(L.LightningModule):
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         self.completed_steps = step + 1
         self._log(learning_rate)
 
