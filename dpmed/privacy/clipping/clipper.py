@@ -22,11 +22,8 @@ Legend of shape suffixes: V images of the batch (views), B units, V = B · K.
 
 from __future__ import annotations
 
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +32,7 @@ from dpmed.errors import UserError, did_you_mean
 from dpmed.privacy.clipping.coefficients import SLACK_OF_DTYPE, ClippingRule, Coefficients
 from dpmed.privacy.clipping.onepass import OnePassModule
 from dpmed.privacy.clipping.records import Record
-from dpmed.privacy.clipping.reference import CorrectedGradSampleModule, without_hook_warning
-
-log = logging.getLogger(__name__)
+from dpmed.privacy.clipping.reference import CorrectedGradSampleModule
 
 ClippingEngine = Literal["onepass", "opacus_hooks", "opacus_functorch"]
 CLIPPING_ENGINES: tuple[str, ...] = ("onepass", "opacus_hooks", "opacus_functorch")
@@ -55,34 +50,36 @@ class ClipStats:
     num_nonfinite: int
 
 
-class Clipper(ABC):
-    """Sums clipped per-unit gradients of a model.
+class Clipper:
+    """Sums clipped per-unit gradients of a model; made by `make_clipper`.
 
     Guarantee: each unit moves the sum in `summed_grad` by at most `sensitivity` in Euclidean norm
     over all trainable parameters together, provided that a unit's losses depend on its own images
     only, which `dpmed.privacy.startup` checks.
     """
 
-    module: OnePassModule | CorrectedGradSampleModule
-    #: Names of modules that the generic torch.func rule serves; for the start banner.
-    generic_modules: list[str]
-
     def __init__(
         self,
         module: OnePassModule | CorrectedGradSampleModule,
+        *,
         coefficients: Coefficients,
-        views: int,
+        views_per_unit: int,
         dtype: torch.dtype,
+        max_units: int | None,
     ) -> None:
+        #: The model to call for outputs; Opacus' `AbstractGradSampleModule`.
         self.module = module
         self.coefficients = coefficients
-        self.views_per_unit = views
+        self.views_per_unit = views_per_unit
         #: In which the model computes; bfloat16 under autocast.
         self.dtype = dtype
-        self.generic_modules = []
-        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self.max_units = max_units
+        #: Names of modules that the generic torch.func rule serves; for the start banner.
+        self.generic_modules = module.generic_modules
+        self._all_parameters: list[Any] = list(module.parameters())
+        self._parameters = [p for p in self._all_parameters if p.requires_grad]
         for parameter in self._parameters:
-            parameter.summed_grad = None  # type: ignore[attr-defined]
+            parameter.summed_grad = None
 
     @property
     def sensitivity(self) -> float:
@@ -102,50 +99,21 @@ class Clipper(ABC):
             weights_V: 1/k for a unit's k images, 0 for padding; not negative.
 
         Raises:
-            UserError: a loss that is one number, or a batch that is not whole units.
-            RuntimeError: the gradients of the last step were not cleared.
+            UserError: a loss that is one number, a batch that is not whole units or too large, or
+                a model whose layers do not keep a unit's rows together.
+            RuntimeError: the sums of the last step were not cleared, or what is trainable changed.
         """
-        num_units = self._check(losses_V, weights_V)
+        num_units = self._checked_num_units(losses_V, weights_V)
         if num_units == 0:
-            for parameter in self._parameters:
-                _add_to_summed_grad(parameter, torch.zeros_like(parameter))
-            return ClipStats(norms_B=losses_V.new_zeros(0).double(), num_nonfinite=0)
+            self._fill_missing_sums()
+            return ClipStats(norms_B=torch.zeros(0, dtype=torch.float64), num_nonfinite=0)
         with torch.autocast(losses_V.device.type, enabled=False):
-            records = self._records((losses_V * weights_V.to(losses_V)).sum(), num_units)
-            return self._add_clipped(list(records), num_units, losses_V.device)
-
-    @abstractmethod
-    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
-        """Run the backward of the weighted loss, and give one record a parameter."""
-
-    def _check(self, losses_V: Tensor, weights_V: Tensor) -> int:
-        if losses_V.dim() != 1:
-            raise UserError(
-                f"The loss has shape {tuple(losses_V.shape)}; clipping needs one loss an image, "
-                "shape [images]. Use reduction='none' and average over labels only."
-            )
-        if losses_V.shape != weights_V.shape or len(losses_V) % self.views_per_unit:
-            raise UserError(
-                f"{len(losses_V)} losses and {len(weights_V)} weights do not make whole units of "
-                f"privacy.views_per_unit={self.views_per_unit} images."
-            )
-        if any(hasattr(p.summed_grad, "_processed") for p in self._parameters):  # type: ignore[attr-defined]
-            raise RuntimeError(
-                "The summed gradients were used by an optimizer step already. Call "
-                "optimizer.zero_grad() after each step, before the next backward."
-            )
-        if [p for p in self.module.parameters() if p.requires_grad] != self._parameters:
-            raise RuntimeError(
-                "Parameters were frozen or unfrozen after make_clipper. Choose what is trainable "
-                "first, then make the clipper."
-            )
-        return len(losses_V) // self.views_per_unit
+            loss = (losses_V * weights_V.to(losses_V)).sum()
+            return self._add_clipped(self.module.unit_gradients(loss, num_units), num_units)
 
     @torch.no_grad()
-    def _add_clipped(
-        self, records: list[Record], num_units: int, device: torch.device
-    ) -> ClipStats:
-        squares_B = torch.zeros(num_units, dtype=torch.float64, device=device)
+    def _add_clipped(self, records: list[Record], num_units: int) -> ClipStats:
+        squares_B = torch.zeros(num_units, dtype=torch.float64, device=self._parameters[0].device)
         for record in records:
             squares_B += record.squares_B
         norms_B = squares_B.sqrt()
@@ -153,56 +121,46 @@ class Clipper(ABC):
         num_nonfinite = num_units - int(keep_B.sum())
         factors_B = self.coefficients.of_norms(norms_B)
         while records:
-            record = records.pop()
-            if num_nonfinite:
-                record.drop_units(keep_B)
-            for parameter, total in record.weighted_sums(factors_B):
-                _add_to_summed_grad(parameter, total)
-            del record
-        for parameter in self._parameters:
-            if parameter.summed_grad is None:  # type: ignore[attr-defined]
-                _add_to_summed_grad(parameter, torch.zeros_like(parameter))
+            # Popped, so that each record's memory is free before the next sum is formed.
+            self._add_record(records.pop(), factors_B, keep_B if num_nonfinite else None)
+        self._fill_missing_sums()
         return ClipStats(norms_B=norms_B, num_nonfinite=num_nonfinite)
 
+    def _add_record(self, record: Record, factors_B: Tensor, keep_B: Tensor | None) -> None:
+        if keep_B is not None:
+            record.drop_units(keep_B)
+        for parameter, total in record.weighted_sums(factors_B):
+            destination: Any = parameter
+            if destination.summed_grad is None:
+                destination.summed_grad = total.to(parameter.dtype)
+            else:
+                destination.summed_grad.add_(total)
 
-class OnePassClipper(Clipper):
-    """Book-keeping in one backward pass; the method is in docs/clipping.md."""
+    def _fill_missing_sums(self) -> None:
+        for parameter in self._parameters:
+            if parameter.summed_grad is None:
+                parameter.summed_grad = torch.zeros_like(parameter)
 
-    module: OnePassModule
-
-    def __init__(
-        self, model: nn.Module, coefficients: Coefficients, views: int, dtype: torch.dtype
-    ) -> None:
-        super().__init__(OnePassModule(model), coefficients, views, dtype)
-        self.generic_modules = self.module.generic_modules
-
-    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
-        with self.module.tape.recording(num_units):
-            loss.backward()
-            return self.module.tape.take()
-
-
-class OpacusClipper(Clipper):
-    """A reference: Opacus' hooks or functorch per-sample gradients, corrected."""
-
-    module: CorrectedGradSampleModule
-
-    def __init__(
-        self,
-        model: nn.Module,
-        coefficients: Coefficients,
-        views: int,
-        dtype: torch.dtype,
-        *,
-        functorch: bool,
-    ) -> None:
-        module = CorrectedGradSampleModule(model, force_functorch=functorch)
-        super().__init__(module, coefficients, views, dtype)
-
-    def _records(self, loss: Tensor, num_units: int) -> Sequence[Record]:
-        with without_hook_warning():
-            loss.backward()
-        return self.module.take(num_units)
+    def _checked_num_units(self, losses_V: Tensor, weights_V: Tensor) -> int:
+        _check_losses(losses_V, weights_V, self.views_per_unit)
+        num_units = len(losses_V) // self.views_per_unit
+        if self.max_units is not None and num_units > self.max_units:
+            raise UserError(
+                f"A batch of {num_units} units came; performance.physical_batch_size allows at "
+                f"most {self.max_units}."
+            )
+        if any(hasattr(p.summed_grad, "_processed") for p in self._parameters):
+            raise RuntimeError(
+                "The summed gradients were used by an optimizer step already. Call "
+                "optimizer.zero_grad() after each step, before the next backward."
+            )
+        now_trained = [id(p) for p in self._all_parameters if p.requires_grad]
+        if now_trained != [id(p) for p in self._parameters]:
+            raise RuntimeError(
+                "Parameters were frozen or unfrozen after make_clipper. Choose what is trainable "
+                "first, then make the clipper."
+            )
+        return num_units
 
 
 def make_clipper(
@@ -213,6 +171,7 @@ def make_clipper(
     max_grad_norm: float,
     views_per_unit: int,
     dtype: torch.dtype | None = None,
+    max_units: int | None = None,
 ) -> Clipper:
     """Prepare a model for per-unit clipping; what is trainable must be chosen before.
 
@@ -223,6 +182,7 @@ def make_clipper(
         max_grad_norm: C, the bound on one unit's contribution.
         views_per_unit: K, how many consecutive rows of a batch belong to one unit.
         dtype: in which the model computes: torch.bfloat16 under autocast; default, the model's.
+        max_units: the physical batch size, where batches above it should be refused.
 
     Raises:
         UserError: an unknown setting, float16, mixed devices, or a module that mixes the batch.
@@ -236,12 +196,20 @@ def make_clipper(
         )
     if views_per_unit < 1:
         raise UserError(f"privacy.views_per_unit={views_per_unit} must be at least 1.")
-    dtype = dtype or _checked_dtype(model)
+    model_dtype = _checked_dtype(model)
+    dtype = dtype or model_dtype
     coefficients = Coefficients(rule=rule, max_grad_norm=max_grad_norm, slack=_slack_of(dtype))
+    module: OnePassModule | CorrectedGradSampleModule
     if engine == "onepass":
-        return OnePassClipper(model, coefficients, views_per_unit, dtype)
-    return OpacusClipper(
-        model, coefficients, views_per_unit, dtype, functorch=engine == "opacus_functorch"
+        module = OnePassModule(model)
+    else:
+        module = CorrectedGradSampleModule(model, force_functorch=engine == "opacus_functorch")
+    return Clipper(
+        module,
+        coefficients=coefficients,
+        views_per_unit=views_per_unit,
+        dtype=dtype,
+        max_units=max_units,
     )
 
 
@@ -268,8 +236,14 @@ def _slack_of(dtype: torch.dtype) -> float:
     return SLACK_OF_DTYPE[dtype]
 
 
-def _add_to_summed_grad(parameter: nn.Parameter, total: Tensor) -> None:
-    if parameter.summed_grad is None:  # type: ignore[attr-defined]
-        parameter.summed_grad = total.to(parameter.dtype)  # type: ignore[attr-defined]
-    else:
-        parameter.summed_grad.add_(total)  # type: ignore[attr-defined]
+def _check_losses(losses_V: Tensor, weights_V: Tensor, views_per_unit: int) -> None:
+    if losses_V.dim() != 1:
+        raise UserError(
+            f"The loss has shape {tuple(losses_V.shape)}; clipping needs one loss an image, "
+            "shape [images]. Use reduction='none' and average over labels only."
+        )
+    if losses_V.shape != weights_V.shape or len(losses_V) % views_per_unit:
+        raise UserError(
+            f"{len(losses_V)} losses and {len(weights_V)} weights do not make whole units of "
+            f"privacy.views_per_unit={views_per_unit} images."
+        )

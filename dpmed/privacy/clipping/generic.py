@@ -10,12 +10,13 @@ Legend: R rows.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from dpmed.errors import UserError
 from dpmed.privacy.clipping.layer import RecordingLayer
@@ -46,9 +47,13 @@ class RecordingModule(RecordingLayer):
     def _map_over_rows(
         self, num_rows: int, copies: dict[str, Tensor], args: Any, kwargs: Any
     ) -> Any:
-        def one_row(copies: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
+        structure: list[Any] = []
+
+        def one_row(copies: dict[str, Tensor], args: Any, kwargs: Any) -> tuple[Tensor, ...]:
             args, kwargs = tree_map(_with_batch_dim, (args, kwargs))
-            return tree_map(_without_batch_dim, functional_call(self, copies, args, kwargs))
+            leaves, spec = tree_flatten(functional_call(self, copies, args, kwargs))
+            structure[:] = [leaves, spec]
+            return tuple(leaf.squeeze(0) for leaf in leaves if isinstance(leaf, Tensor))
 
         def dim_of(leaf: Any) -> int | None:
             is_batched = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == num_rows
@@ -57,7 +62,11 @@ class RecordingModule(RecordingLayer):
         in_dims = (0, *tree_map(dim_of, (args, kwargs)))
         self._dpmed_is_inside = True
         try:
-            return torch.vmap(one_row, in_dims, randomness="different")(copies, args, kwargs)
+            with warnings.catch_warnings():
+                # Slow is what this rule is known, and announced, to be.
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                rows = torch.vmap(one_row, in_dims, randomness="different")
+                tensors = iter(rows(copies, args, kwargs))
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"{type(self).__name__} has no per-unit gradient rule and torch.func cannot make "
@@ -66,6 +75,10 @@ class RecordingModule(RecordingLayer):
             ) from error
         finally:
             self._dpmed_is_inside = False
+        leaves, spec = structure
+        # vmap returns tensors only; the rest, such as a None beside an output, is put back.
+        leaves = [next(tensors) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return tree_unflatten(leaves, spec)
 
 
 class _CopyPerRow(torch.autograd.Function):
@@ -86,7 +99,3 @@ class _CopyPerRow(torch.autograd.Function):
 
 def _with_batch_dim(leaf: Any) -> Any:
     return leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf
-
-
-def _without_batch_dim(leaf: Any) -> Any:
-    return leaf.squeeze(0) if isinstance(leaf, Tensor) else leaf

@@ -7,7 +7,6 @@ Opacus wraps the criterion of such modes.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +17,8 @@ from torch import Tensor, nn
 from dpmed.privacy.clipping.catalogue import choose_rules
 from dpmed.privacy.clipping.generic import RecordingModule
 from dpmed.privacy.clipping.layer import make_plain, make_recording
+from dpmed.privacy.clipping.records import Record
 from dpmed.privacy.clipping.tape import Tape
-
-log = logging.getLogger(__name__)
 
 _PREFIX = "_module."
 
@@ -52,6 +50,12 @@ class OnePassModule(AbstractGradSampleModule):
         """The model's parameters under the model's names."""
         for name, parameter in super().named_parameters(*args, **kwargs):
             yield name.replace(_PREFIX, "", 1), parameter
+
+    def unit_gradients(self, loss: Tensor, num_units: int) -> list[Record]:
+        """Run the backward of the weighted loss; one record a parameter, or for several."""
+        with self.tape.recording(num_units):
+            loss.backward()
+            return self.tape.take()
 
     @contextmanager
     def plain(self) -> Iterator[None]:

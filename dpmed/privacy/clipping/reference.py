@@ -20,11 +20,14 @@ from opacus.grad_sample.conv import compute_conv_grad_sample
 from torch import Tensor, nn
 
 from dpmed.errors import UserError
-from dpmed.privacy.clipping.records import Instance
+from dpmed.privacy.clipping.records import Instance, Record
 
 
 class CorrectedGradSampleModule(GradSampleModule):
     """Opacus' `hooks` (or `functorch`) module whose Conv2d sampler makes its input contiguous."""
+
+    #: None: Opacus chooses by itself, and needs no naming.
+    generic_modules: tuple[str, ...] = ()
 
     def __init__(self, model: nn.Module, *, force_functorch: bool) -> None:
         try:
@@ -42,19 +45,18 @@ class CorrectedGradSampleModule(GradSampleModule):
         finally:
             self.enable_hooks()
 
-    def take(self, num_units: int) -> list[Instance]:
-        """One instance a parameter, a unit's rows summed; the ordinary gradients are dropped."""
-        instances = []
+    def unit_gradients(self, loss: Tensor, num_units: int) -> list[Record]:
+        """Run the backward; one record a parameter, ordinary gradients dropped."""
+        with without_hook_warning():
+            loss.backward()
+        records: list[Record] = []
         for parameter in self.parameters():
-            if not parameter.requires_grad:
-                continue
             parameter.grad = None
-            if parameter.grad_sample is None:
-                continue
-            grads_BN = parameter.grad_sample.unflatten(0, (num_units, -1)).sum(1)
-            instances.append(Instance(parameter, grads_BN.detach()))
-            parameter.grad_sample = None
-        return instances
+            if parameter.requires_grad and parameter.grad_sample is not None:
+                grads_BN = parameter.grad_sample.unflatten(0, (num_units, -1)).sum(1)
+                records.append(Instance(parameter, grads_BN.detach()))
+                parameter.grad_sample = None
+        return records
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dpmed.errors import UserError
 from dpmed.privacy.clipping.records import (
     SMALL_NUMEL,
     Bundle,
@@ -64,7 +65,8 @@ class Tape:
         """Among how many units a layer's rows are shared out, checked.
 
         Raises:
-            RuntimeError: the backward is not the clipper's, or rows and units do not fit.
+            RuntimeError: the backward is not the clipper's.
+            UserError: rows and units do not fit.
         """
         if not self.is_recording:
             raise RuntimeError(
@@ -72,7 +74,7 @@ class Tape:
                 "Call clipper.backward(losses_V, weights_V) instead of loss.backward()."
             )
         if num_rows % self._num_units:
-            raise RuntimeError(
+            raise UserError(
                 f"{self.name_of(parameter)} saw {num_rows} rows for {self._num_units} units. The "
                 "first dimension of every layer's input must be a multiple of the batch, with a "
                 "unit's rows side by side."
