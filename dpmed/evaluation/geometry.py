@@ -56,9 +56,9 @@ def measure_geometry(
         threads: workers; all cores of this process when left out. Never changes a result.
 
     Returns:
-        `<metric>` for drift, `initial.<metric>` and `trained.<metric>` for the spectra, each
-        `{value, ci_low, ci_high, num_images, num_patients}`; null with a reason where it does not
-        exist.
+        `<metric>` for the drift and for the trained encoder's spectrum, `initial_<metric>` for the
+        initial one's; each `{value, ci_low, ci_high, num_images, num_patients}`, null with a
+        reason where it does not exist. It is what `metrics.json` has under `geometry`.
 
     Raises:
         UserError: the shapes differ, a row is not finite or is all zeros.
@@ -126,13 +126,13 @@ def _jackknife(
 
 def _measure(joint: Moments) -> dict[str, float]:
     size = len(joint.mean_D) // 2
-    encoders = {"initial": joint.features(0, size), "trained": joint.features(size, 2 * size)}
-    spectra = {
-        f"{encoder}.{name}": value
-        for encoder, moments in encoders.items()
-        for name, value in measure_spectrum(moments).items()
+    initial = measure_spectrum(joint.features(0, size))
+    trained = measure_spectrum(joint.features(size, 2 * size))
+    return {
+        **measure_drift(joint),
+        **trained,
+        **{f"initial_{name}": value for name, value in initial.items()},
     }
-    return measure_drift(joint) | spectra
 
 
 def _entry(

@@ -70,7 +70,7 @@ def evaluate(
             the whole split.
         confidence: of the intervals.
         external: predictions on other sites, by site, scored with the same thresholds.
-        geometry: results of `geometry`, put into the file as they are.
+        geometry: entries by name from `geometry` and `probe`, put into the file as they are.
         threads: of the bootstrap; never changes a result.
 
     Raises:

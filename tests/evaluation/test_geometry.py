@@ -58,22 +58,22 @@ def test_every_metric_equals_its_definition(seed):
         "linear_cka": np.sum(kernels[0] * kernels[1])
         / (np.linalg.norm(kernels[0]) * np.linalg.norm(kernels[1])),
         "procrustes_residual": procrustes(z0, ze)[2],
-        "trained.effective_dimension": np.sum(singular**2) ** 2 / np.sum(singular**4),
-        "trained.effective_rank_eigenvalues": _exponential_entropy(singular**2),
-        "trained.effective_rank_singular_values": _exponential_entropy(singular),
-        "trained.rankme": _exponential_entropy(np.linalg.svd(ze, compute_uv=False)),
-        "trained.alpha_req": alpha_req(singular**2 / len(ze)),
+        "effective_dimension": np.sum(singular**2) ** 2 / np.sum(singular**4),
+        "effective_rank_eigenvalues": _exponential_entropy(singular**2),
+        "effective_rank_singular_values": _exponential_entropy(singular),
+        "rankme": _exponential_entropy(np.linalg.svd(ze, compute_uv=False)),
+        "alpha_req": alpha_req(singular**2 / len(ze)),
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
     assert 0 <= found["displacement"] <= 4
-    assert 1 <= found["trained.effective_dimension"] <= initial.shape[1]
+    assert 1 <= found["effective_dimension"] <= initial.shape[1]
 
 
 def test_three_effective_ranks_are_three_numbers():
     values = _values(*_embeddings(0))
     ranks = {
-        round(values[f"trained.{name}"], 2)
+        round(values[f"{name}"], 2)
         for name in ("effective_rank_eigenvalues", "effective_rank_singular_values", "rankme")
     }
     assert len(ranks) == 3

@@ -103,10 +103,10 @@ def test_geometry_goes_into_the_file(cohort, tmp_path):
         labels=LABELS,
         subgroups=(),
         num_bootstrap=20,
-        geometry={"test": geometry},
+        geometry=geometry,
     )
     found = read_metrics(write_metrics(metrics, tmp_path / "metrics.json"))
-    assert 0 < found["geometry"]["test"]["displacement"]["value"] < 4
+    assert 0 < found["geometry"]["displacement"]["value"] < 4
 
 
 def test_torch_is_not_needed():
