@@ -11,7 +11,7 @@ from typing import Any
 
 from dpmed.report.figures import Figure
 from dpmed.report.headline import mapping, reported_split
-from dpmed.report.numbers import compact
+from dpmed.report.numbers import at_most, compact
 from dpmed.report.run_files import RunFiles
 
 NOT_REPORTED = "not reported"
@@ -43,8 +43,8 @@ def _guarantee(run: RunFiles) -> list[Row]:
     return [
         _row("Differentially private as run", private),
         _row("Unit of privacy", plan.get("unit")),
-        _row("Adjacency", plan.get("adjacency")),
-        _row("Epsilon", plan.get("epsilon")),
+        _row("Adjacency", str(plan.get("adjacency") or "").replace("_", " ")),
+        _row("Epsilon", at_most(plan["epsilon"]) if run.dp_enabled else None),
         _row("Delta", plan.get("delta")),
         _row("Delta below 1/N", _delta_below(plan)),
         _row("Trust model", "central: the training site holds the data" if plan else None),

@@ -23,6 +23,7 @@ from dpmed.report.numbers import (
 from dpmed.report.run_files import DAMAGED, RunFiles, is_number
 
 SUMMARIES = ("macro", "micro")
+NOT_COMPARED = ("missing", "outside the bins")  # rows without the attribute are no group
 _EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 
 
@@ -121,7 +122,11 @@ def _for_whom(run: RunFiles, question: str) -> Sentence:
     if not groups:
         reason = run.problems.get("metrics.json", "no subgroup was evaluated.")
         return Sentence(question=question, answer=f"Not known: {reason}", detail="")
-    known = [(where, item) for where, item in groups if item.value is not None]
+    known = [
+        (where, item)
+        for where, item in groups
+        if item.value is not None and where[1] not in NOT_COMPARED
+    ]
     hidden = [(where, item) for where, item in groups if item.value is None]
     not_estimable = "; ".join(_described(where) for where, _ in hidden)
     detail = f"{len(groups)} groups looked at"

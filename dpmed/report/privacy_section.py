@@ -90,6 +90,8 @@ def ledger(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         "dp_enabled": run.dp_enabled,
         "planned": run.plan.get("num_steps"),
         "this_run": str(run.run.get("run_id", "")),
+        "budget": _budget(run.run.get("budget")),
+        "charged": len(run.run.get("charged_steps") or []),
     }
 
 
@@ -157,6 +159,22 @@ def _more(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _budget(found: object) -> str:
+    """What all runs on the data set have spent together, as the ledger composed it."""
+    if not isinstance(found, Mapping):
+        return ""
+    epsilon, runs = found.get("epsilon"), list(found.get("run_ids") or [])
+    spent = at_most(epsilon) if is_number(epsilon) else "without bound"
+    words = (
+        f"All {len(runs)} private runs on this data set together have spent epsilon {spent} at "
+        f"delta {scientific(float(found['delta']))}, in {compact(found.get('num_steps'))} steps."
+    )
+    others = list(found.get("not_private_run_ids") or [])
+    if others:
+        words += f" {len(others)} further runs had no secret noise; releasing one voids this."
+    return words
+
+
 def _sentences(found: object, default: Sequence[str]) -> list[str]:
     if isinstance(found, str):
         return [found]
@@ -169,6 +187,6 @@ def _ledger_row(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "num_entries": len(entries),
         "num_steps": len(set(steps)),
         "num_keys": len({entry.get("key_id") for entry in entries}),
-        "first": entries[0].get("time", ""),
-        "last": entries[-1].get("time", ""),
+        "first": str(entries[0].get("time", "")),
+        "last": str(entries[-1].get("time", "")),
     }

@@ -47,6 +47,8 @@ def training(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         ("Trained", f"{compact(facts.get('trainable', 'not reported'))}"
          + (f", {compact(trained)} parameters{share}" if is_number(trained) else "")),
         ("Steps done", compact(facts.get("steps_done", "not reported"))),
+        ("Clipping", compact(facts.get("clipping_engine", "not reported"))),
+        ("Proof at start-up", compact(facts.get("clipping_proof", "not reported"))),
         ("Device", compact(facts.get("device", "not reported"))),
         ("Precision", compact(facts.get("precision", "not reported"))),
         ("Seconds", _seconds(facts.get("seconds"))),

@@ -151,7 +151,8 @@ def write_run(
     _write_json(folder / "data_sheet.json", _data_sheet(tables))
     (folder / "config.yaml").write_text(yaml.safe_dump(_config(epsilon, seed, init)))
     if epsilon is not None:
-        entries = [{"run_id": "cxr-0", "step": step, "key_id": "ab12"} for step in range(400)]
+        entry = {"run_id": "cxr-0", "key_id": "ab12", "time": "2025-01-02T03:04:05+00:00"}
+        entries = [{**entry, "step": step} for step in range(400)]
         (folder / "ledger.jsonl").write_text("\n".join(json.dumps(entry) for entry in entries))
     (folder / "contact_sheet.png").write_bytes(grey_png(96, 64))
     return folder
@@ -221,6 +222,15 @@ def _run_record(init: str) -> dict:
         "device": "cpu",
         "threads": 2,
         "precision": "32-true",
+        "clipping_engine": "onepass",
+        "clipping_proof": "4 units: the clipped sum agrees with a loop over single units.",
+        "budget": {
+            "epsilon": 11.2,
+            "delta": 6e-6,
+            "num_steps": 800,
+            "run_ids": ["cxr-0", "cxr-1"],
+            "not_private_run_ids": [],
+        },
         "model": "convnext_atto",
         "image_size": 64,
         "num_parameters": 3370000,

@@ -304,6 +304,20 @@ def test_injected_key_and_missing_dp_are_stamped(
     assert "without differential privacy" in page.text
 
 
+def test_ledger_says_what_all_runs_spent_together(
+    small_run: Path, edit_json: Callable[..., None]
+) -> None:
+    _, page = build(small_run)
+    assert "All 2 private runs on this data set together have spent epsilon 11.20" in page.text
+    assert "400 entries, 1 run in this ledger" in page.text
+    budget = {"epsilon": None, "delta": 6e-6, "run_ids": ["a"], "not_private_run_ids": ["b"]}
+    edit_json(small_run / "run.json", budget=budget, charged_steps=[3, 4])
+    _, page = build(small_run)
+    assert "epsilon without bound" in page.text
+    assert "releasing one voids this" in page.text
+    assert "2 steps were charged a second time" in page.text
+
+
 def test_image_unit_gives_the_epsilon_of_patients(
     small_run: Path, edit_json: Callable[..., None]
 ) -> None:
