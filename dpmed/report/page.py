@@ -18,7 +18,14 @@ import jinja2
 from markupsafe import Markup
 
 import dpmed
-from dpmed.report import checklist, performance, privacy_section, provenance_section, subgroups
+from dpmed.report import (
+    checklist,
+    geometry_section,
+    performance,
+    privacy_section,
+    provenance_section,
+    subgroups,
+)
 from dpmed.report.card import write_card
 from dpmed.report.figures import Figure, write_figures
 from dpmed.report.headline import headline, percent_at_most
@@ -51,6 +58,8 @@ SECTIONS = (
     Section(id="roc", title="ROC curves", build=performance.roc_curves, is_covered=False),
     Section(id="subgroups", title="For whom", build=subgroups.subgroups, is_covered=False),
     Section(id="calibration", title="Calibration", build=performance.calibration, is_covered=False),
+    Section(id="geometry", title="Representation", build=geometry_section.geometry,
+            is_covered=False),
     Section(id="further", title="Further estimates", build=performance.further_estimates,
             is_covered=False),
     Section(id="privacy", title="What is guaranteed", build=privacy_section.privacy,

@@ -140,7 +140,7 @@ def calibration(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
 
 
 def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
-    """Every other estimate of `metrics.json`: gaps, calibration, external sites, geometry.
+    """Every other estimate of `metrics.json`: external sites, thresholds refitted on this split.
 
     Raises:
         Unavailable: there is none.
@@ -151,7 +151,6 @@ def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         "At a threshold refitted on this very split (flattering, for comparison only)": mapping(
             results, "oracle"
         ),
-        "Representation geometry": mapping(run.metrics, "geometry"),
         **{
             f"External site {site}": _external(block)
             for site, block in mapping(run.metrics, "external").items()
@@ -159,7 +158,7 @@ def further_estimates(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
     }
     blocks = [(title, matrix) for title, tree in parts.items() if (matrix := _matrix(tree))]
     if not blocks:
-        raise Unavailable("metrics.json holds no external site or geometry.")
+        raise Unavailable("metrics.json holds no external site.")
     return {"split": split, "blocks": blocks}
 
 

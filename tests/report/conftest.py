@@ -112,6 +112,16 @@ def make_plan(*, epsilon: float | None = 8.0, private: bool = True, unit: str = 
     }
 
 
+def make_geometry() -> dict:
+    """Geometry as `dpmed.evaluation.geometry` names it, with invented values."""
+    names = ("displacement", "linear_cka", "effective_dimension", "initial_effective_dimension")
+    counts = {"num_images": 412, "num_patients": 160}
+    return {
+        name: {"value": 0.75 + index, "ci_low": 0.5 + index, "ci_high": 0.875 + index, **counts}
+        for index, name in enumerate(names)
+    }
+
+
 def write_run(
     folder: Path,
     *,
@@ -143,6 +153,7 @@ def write_run(
         subgroups=subgroups,
         num_bootstrap=200,
         intersections=intersections,
+        geometry=make_geometry(),
     )
     write_metrics(metrics, folder / "metrics.json")
     plan = make_plan(epsilon=epsilon, private=private)

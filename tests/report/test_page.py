@@ -106,6 +106,7 @@ def test_page_holds_every_number_of_metrics(built: tuple[str, Page, Path]) -> No
         *(test[name] for name in ("auroc", "average_precision", "sensitivity", "oracle")),
         test["subgroups"],
         metrics["calibration"]["test"],
+        metrics["geometry"],
         {name: {"auroc": part["auroc"]} for name, part in metrics["gaps"]["test"].items()},
     ]
     expected = {f"{value:.3f}".replace("-", "−") for value in numbers_of(dict(enumerate(parts)))}
