@@ -10,49 +10,22 @@ It must hold nothing of a patient, and no key: only commitments to keys.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import errno
 import fcntl
-import json
-import logging
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dpmed.errors import UserError
 from dpmed.privacy.accounting import Mechanism, compose_epsilon
 from dpmed.privacy.keys import sync_folder
-
-logger = logging.getLogger(__name__)
+from dpmed.privacy.ledger_lines import LedgerContent, Reservation, to_line
 
 # With more kinds of steps than this, the composition uses the faster, slightly higher grid.
 _NUM_FINE_MECHANISMS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reservation:
-    """One noisy step that was about to happen; equal reservations are one step, replayed.
-
-    Args:
-        run_id: the run.
-        step: its logical step.
-        key_id: commitment to the key of its noise.
-        fingerprint: hash of all that a bit-for-bit replay needs, see `replay`.
-        noise_multiplier: of the step.
-        sample_rate: of the step.
-        private: false where the noise was seeded or absent: then nothing is promised.
-    """
-
-    run_id: str
-    step: int
-    key_id: str
-    fingerprint: str
-    noise_multiplier: float
-    sample_rate: float
-    private: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +77,7 @@ class Ledger:
             path: one file a data set; its folder is made where needed.
         """
         self.path = Path(path)
-        self._known = _Content()
+        self._known = LedgerContent()
 
     def reserve(
         self,
@@ -190,7 +163,7 @@ class Ledger:
         entries = self._read().reservations
         return "".join(line + "\n" for entry, line in entries.items() if entry.run_id == run_id)
 
-    def _read(self) -> _Content:
+    def _read(self) -> LedgerContent:
         if self.path.exists():
             with self._locked(fcntl.LOCK_SH) as descriptor:
                 self._catch_up(descriptor)
@@ -231,7 +204,7 @@ class Ledger:
 
     def _append(self, descriptor: int, reservation: Reservation) -> None:
         # A line that a crash cut off ends here, and stays in the file as one damaged line.
-        text = ("\n" if self._known.cut_off else "") + _to_line(reservation) + "\n"
+        text = ("\n" if self._known.cut_off else "") + to_line(reservation) + "\n"
         content = text.encode()
         try:
             if os.write(descriptor, content) != len(content):
@@ -250,57 +223,6 @@ class Ledger:
             "settings, data or code. Equal noise on different sums would cancel and reveal "
             "patients: go on with a fresh key."
         )
-
-
-@dataclass
-class _Content:
-    """What has been read of a ledger so far."""
-
-    reservations: dict[Reservation, str] = field(default_factory=dict)
-    by_key: dict[tuple[str, int], Reservation] = field(default_factory=dict)
-    num_damaged_lines: int = 0
-    num_bytes: int = 0
-    cut_off: bytes = b""
-
-    def add(self, content: bytes) -> None:
-        self.num_bytes += len(content)
-        *lines, self.cut_off = (self.cut_off + content).split(b"\n")
-        for line in lines:
-            reservation = _from_line(line)
-            if reservation is None:
-                self.num_damaged_lines += 1
-                logger.warning("A line of the ledger is damaged; it is charged as a step.")
-                continue
-            self.reservations.setdefault(reservation, line.decode())
-            self.by_key.setdefault((reservation.key_id, reservation.step), reservation)
-
-    def with_cut_off_line_counted(self) -> _Content:
-        return _Content(
-            reservations=self.reservations,
-            num_damaged_lines=self.num_damaged_lines + bool(self.cut_off),
-        )
-
-
-def _to_line(reservation: Reservation) -> str:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return json.dumps({**vars(reservation), "time": now}, allow_nan=False)
-
-
-def _from_line(line: bytes) -> Reservation | None:
-    """None where the line is damaged."""
-    try:
-        fields = json.loads(line)
-        fields.pop("time")
-        reservation = Reservation(**fields)
-        # The constructor refuses what cannot be composed.
-        Mechanism(
-            noise_multiplier=reservation.noise_multiplier,
-            sample_rate=reservation.sample_rate,
-            num_steps=1,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, UserError):
-        return None
-    return reservation
 
 
 def _epsilon(counts: Counter[tuple[float, float]], num_damaged: int, delta: float) -> float:

@@ -3,23 +3,17 @@
 Everything later (noise, sampler, accountant, banner, report) takes its numbers from here. The plan
 never sees a table: the number of units and the expected batch size are what the user declares
 public. `make_plan` calibrates the noise, checks the result with a second accountant, and refuses
-what would make the guarantee void. The words are in `statement`, the file in `plan_file`.
+what would make the guarantee void. The record stands in `plan_record`, its words in `statements`,
+its file in `plan_file`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
-from dpmed.errors import UserError
-from dpmed.privacy import plan_file, statements
 from dpmed.privacy.accounting import (
     SMALLEST_DELTA,
-    EpsilonCurve,
     Mechanism,
     composed_pld,
     epsilon_curve,
@@ -30,137 +24,20 @@ from dpmed.privacy.accounting import (
 from dpmed.privacy.calibration import calibrate_noise_multiplier
 from dpmed.privacy.cross_check import require_agreement
 from dpmed.privacy.gaussian_dp import gaussian_dp, privacy_profile
+from dpmed.privacy.plan_record import PrivacyPlan, Unit
 from dpmed.privacy.public_settings import (
     require_delta,
+    require_noise_scale,
     require_num_units,
     require_positive,
     require_public_settings,
 )
 
-Unit = Literal["patient", "image"]
+__all__ = ["PrivacyPlan", "disabled_plan", "make_plan"]
+
 # For unit=image the statement gives the epsilon of a patient with so many images.
 PATIENT_IMAGE_COUNTS = (2, 5)
 _NUM_PROFILE_POINTS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrivacyPlan:
-    """What is promised, to whom, and the numbers that keep the promise.
-
-    Args:
-        enabled: whether training clips and adds noise at all.
-        private: whether the promise holds: enabled, and under a secret key.
-        unit: whose whole contribution is hidden, a patient's or one image's.
-        adjacency: neighbouring data sets differ by adding or removing one unit.
-        target_epsilon: what was asked for.
-        epsilon: what the planned steps cost by PLD; never above the target; infinite without DP.
-        delta: probability with which the promise may fail.
-        num_units: declared public number of training units N.
-        num_units_origin: where N was declared.
-        expected_batch_size: units that a logical step draws on average; declared public.
-        sample_rate: expected_batch_size / num_units, exactly as sampled and accounted.
-        num_steps: logical steps.
-        noise_multiplier: noise standard deviation / `sensitivity`.
-        noise_scale: factor on the calibrated noise; above 1 only in sanity checks.
-        max_grad_norm: the clip norm C.
-        sensitivity: the most that one unit moves the clipped sum, rounding included.
-        precision_slack: the part of C that is held back for rounding, inside `sensitivity`.
-        clipping_rule: how a unit's gradient is brought below C.
-        views_per_unit: the most images of a unit in a step.
-        accountant: how epsilon was computed.
-        epsilon_second_opinion: Opacus' PRV epsilon, an upper bound with its own error inside.
-        mu: Gaussian-DP parameter, holding down to delta / 100.
-        mu_regret: how far mu overstates the leak; above .01 look at `delta_over_epsilon`.
-        membership_accuracy: bound on right guesses whether a unit took part, at even odds.
-        epsilon_over_steps: upper bounds of epsilon after fewer steps.
-        delta_over_epsilon: points (epsilon, delta) of the whole privacy profile.
-        patient_epsilon: epsilon of a patient with so many images, where the unit is the image.
-    """
-
-    enabled: bool
-    private: bool
-    unit: Unit
-    target_epsilon: float
-    epsilon: float
-    delta: float
-    num_units: int
-    num_units_origin: str
-    expected_batch_size: int
-    sample_rate: float
-    num_steps: int
-    noise_multiplier: float
-    noise_scale: float
-    max_grad_norm: float
-    sensitivity: float
-    precision_slack: float
-    clipping_rule: str
-    views_per_unit: int
-    epsilon_second_opinion: float
-    mu: float
-    mu_regret: float
-    membership_accuracy: float
-    epsilon_over_steps: tuple[tuple[int, float], ...]
-    delta_over_epsilon: tuple[tuple[float, float], ...]
-    patient_epsilon: tuple[tuple[int, float], ...]
-    adjacency: str = "add_or_remove_one_unit"
-    accountant: str = "pld"
-    sampling: str = "poisson"
-    randomness: str = "AES-256-CTR under a 256-bit key from the operating system"
-    tuning_included: bool = False
-
-    def __post_init__(self) -> None:
-        assert self.sample_rate == self.expected_batch_size / self.num_units
-        assert not self.private or self.enabled
-        assert not self.enabled or self.epsilon <= self.target_epsilon
-
-    @property
-    def noise_standard_deviation(self) -> float:
-        """Of the noise on the sum of clipped gradients, before it is divided by the batch size."""
-        return self.noise_multiplier * self.sensitivity if self.enabled else 0.0
-
-    @property
-    def step_mechanism(self) -> Mechanism:
-        """One logical step, as the ledger reserves it; only where `enabled`."""
-        return Mechanism(
-            noise_multiplier=self.noise_multiplier, sample_rate=self.sample_rate, num_steps=1
-        )
-
-    @property
-    def plan_hash(self) -> str:
-        """16 hexadecimal digits; equal plans train and account alike."""
-        canonical = json.dumps(plan_file.numbers_of(self), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-    def epsilon_after(self, num_steps: int) -> float:
-        """An upper bound of epsilon after some logical steps; a look-up, from steps alone."""
-        if not self.enabled:
-            return math.inf
-        steps, epsilons = zip(*self.epsilon_over_steps, strict=True)
-        return EpsilonCurve(num_steps=steps, epsilon=epsilons).at(num_steps)
-
-    def statement(self) -> str:
-        """The guarantee, what it means, what it covers and what not, in plain words."""
-        return statements.statement(self)
-
-    def to_json(self, path: Path | str) -> None:
-        """Write `plan.json`, checked against the schema in the package."""
-        plan_file.write(self, Path(path))
-
-    @classmethod
-    def from_json(cls, path: Path | str) -> PrivacyPlan:
-        """Read `plan.json` back.
-
-        Raises:
-            UserError: the file is missing, damaged, or was changed by hand.
-        """
-        numbers, plan_hash = plan_file.read(Path(path))
-        plan = cls(**numbers)
-        if plan.plan_hash != plan_hash:
-            raise UserError(
-                f"{path} was changed after it was written (plan_hash={plan_hash} does not fit its "
-                "numbers). A plan is frozen: start a new run for another one."
-            )
-        return plan
 
 
 def make_plan(
@@ -213,10 +90,8 @@ def make_plan(
     require_positive("privacy.epsilon", target_epsilon)
     require_positive("privacy.max_grad_norm", max_grad_norm)
     require_positive("sensitivity", sensitivity)
-    if not 1 <= noise_scale < math.inf:
-        raise UserError(
-            f"privacy.noise_scale={noise_scale} must be 1 or more: less voids the plan."
-        )
+    assert 0 <= precision_slack < 1, f"precision_slack={precision_slack}"
+    require_noise_scale(noise_scale)
     sample_rate = expected_batch_size / num_units
     noise_multiplier = noise_scale * calibrate_noise_multiplier(
         target_epsilon=target_epsilon, delta=delta, sample_rate=sample_rate, num_steps=num_steps

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from dpmed.errors import UserError
 from dpmed.privacy import statements
 
 if TYPE_CHECKING:
-    from dpmed.privacy.plan import PrivacyPlan
+    from dpmed.privacy.plan_record import PrivacyPlan
 
 _TABLES = ("epsilon_over_steps", "delta_over_epsilon", "patient_epsilon")
 _MAY_BE_INFINITE = (
@@ -31,13 +33,23 @@ _MAY_BE_INFINITE = (
     "sensitivity",
     "mu",
 )
-_WORDS = ("plan_hash", "statement", "covered", "not_covered", "notes", "noise_standard_deviation")
+_DERIVED = (
+    "plan_hash",
+    "content_hash",
+    "noise_standard_deviation",
+    "statement",
+    "covered",
+    "not_covered",
+    "notes",
+)
 
 
 def write(plan: PrivacyPlan, path: Path) -> None:
     """Write the plan's numbers and words, after checking them against the schema."""
+    numbers = numbers_of(plan)
     content = {
-        **numbers_of(plan),
+        **numbers,
+        "content_hash": hash_of(numbers),
         "plan_hash": plan.plan_hash,
         "noise_standard_deviation": plan.noise_standard_deviation,
         "covered": statements.covered(plan) if plan.private else [],
@@ -49,11 +61,11 @@ def write(plan: PrivacyPlan, path: Path) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> tuple[dict[str, Any], str]:
-    """The plan's numbers, as `PrivacyPlan` takes them, and the hash written with them.
+def read(path: Path) -> dict[str, Any]:
+    """The plan's numbers, as `PrivacyPlan` takes them.
 
     Raises:
-        UserError: missing, no JSON, or not of the schema; names the field.
+        UserError: missing, no JSON, not of the schema (names the field), or changed by hand.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -64,13 +76,23 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
         raise UserError(f"{path} is not JSON (line {error.lineno}): {error.msg}.") from None
     except jsonschema.ValidationError as error:
         raise UserError(f"{path}: {error.json_path} is wrong: {error.message}.") from None
-    plan_hash = content["plan_hash"]
-    numbers = {name: value for name, value in content.items() if name not in _WORDS}
+    numbers = {name: value for name, value in content.items() if name not in _DERIVED}
+    if hash_of(numbers) != content["content_hash"]:
+        raise UserError(
+            f"{path} was changed after it was written: its numbers do not fit its content_hash. A "
+            "plan is frozen; start a new run for another one."
+        )
     for name in _MAY_BE_INFINITE:
         numbers[name] = math.inf if numbers[name] is None else numbers[name]
     for name in _TABLES:
         numbers[name] = tuple(tuple(row) for row in numbers[name])
-    return numbers, plan_hash
+    return numbers
+
+
+def hash_of(numbers: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits over names and values."""
+    canonical = json.dumps(numbers, sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def numbers_of(plan: PrivacyPlan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpmed.privacy.plan import PrivacyPlan
+    from dpmed.privacy.plan_record import PrivacyPlan
 
 
 def statement(plan: PrivacyPlan) -> str:

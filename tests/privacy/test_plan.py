@@ -155,6 +155,9 @@ def test_a_file_that_was_edited_is_refused(plan: PrivacyPlan, tmp_path: Path) ->
     path.write_text(json.dumps({**content, "num_steps": 49}))
     with pytest.raises(UserError, match="was changed after it was written"):
         PrivacyPlan.from_json(path)
+    path.write_text(json.dumps({**content, "epsilon": 0.1}))
+    with pytest.raises(UserError, match="was changed after it was written"):
+        PrivacyPlan.from_json(path)
     path.write_text(json.dumps({**content, "unit": "hospital"}))
     with pytest.raises(UserError, match=r"\$\.unit is wrong"):
         PrivacyPlan.from_json(path)
@@ -165,10 +168,18 @@ def test_a_file_that_was_edited_is_refused(plan: PrivacyPlan, tmp_path: Path) ->
         PrivacyPlan.from_json(tmp_path / "none.json")
 
 
-def test_the_hash_follows_every_number(plan: PrivacyPlan) -> None:
-    changed = dataclasses.replace(plan, noise_multiplier=plan.noise_multiplier * 1.01)
-    assert changed.plan_hash != plan.plan_hash
-    assert dataclasses.replace(plan, private=False).plan_hash != plan.plan_hash
+def test_the_hash_follows_what_training_depends_on_and_nothing_else(plan: PrivacyPlan) -> None:
+    for change in (
+        {"noise_multiplier": plan.noise_multiplier * 1.01},
+        {"private": False},
+        {"num_steps": 51},
+        {"sensitivity": 1.6},
+        {"expected_batch_size": 600, "num_units": 6000},
+        {"views_per_unit": 1},
+    ):
+        assert dataclasses.replace(plan, **change).plan_hash != plan.plan_hash
+    last_digit = dataclasses.replace(plan, epsilon=plan.epsilon * (1 - 1e-15), mu=plan.mu * 1.0001)
+    assert last_digit.plan_hash == plan.plan_hash
 
 
 @pytest.mark.parametrize(
