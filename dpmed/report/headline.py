@@ -7,7 +7,7 @@ one is missing. Must not soften: the sentences are the same whatever the result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -203,7 +203,10 @@ def _what_is_guaranteed(run: RunFiles, question: str) -> Sentence:
             "with that key can remove it.",
             detail="Every epsilon on this page is what the same run would give with a secret key.",
         )
-    return _guarantee(plan, question)
+    sentence = _guarantee(plan, question)
+    if run.is_finished:
+        return sentence
+    return replace(sentence, answer=f"Planned, once the run is finished: {sentence.answer}")
 
 
 def _guarantee(plan: Mapping[str, Any], question: str) -> Sentence:

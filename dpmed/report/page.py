@@ -95,6 +95,7 @@ def build_report(run_dir: Path) -> Path:
     page = environment.get_template("page.html").render(
         title=page_title(run),
         run=run.run,
+        is_finished=run.is_finished,
         stamp=stamp(run),
         sentences=headline(run),
         sections=sections,

@@ -30,7 +30,7 @@ PLAN_FIELDS = {
     "num_units": ("Units N", "declared public, never counted"),
     "expected_batch_size": ("Expected batch size", "units a step, on average; declared public"),
     "sample_rate": ("Sample rate", "chance of a unit to take part in a step"),
-    "num_steps": ("Logical steps", "noisy updates"),
+    "num_steps": ("Logical steps", "updates of the weights"),
     "noise_multiplier": ("Noise multiplier", "noise standard deviation over sensitivity"),
     "max_grad_norm": ("Clip norm", "bound on one unit's gradient"),
     "views_per_unit": ("Images of a unit in a step", "at most, drawn at random"),

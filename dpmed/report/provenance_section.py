@@ -23,6 +23,7 @@ _TRAINING_SETTINGS = (
     "num_steps", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_steps",
     "ema_decay", "permute_labels",
 )  # fmt: skip
+_INIT_NAMES = {"num_loaded": "Parameters loaded", "num_rebuilt": "Parameters at random"}
 _AGE_STATISTICS = ("mean", "standard_deviation", "median", "minimum", "maximum", "missing")
 
 
@@ -146,7 +147,7 @@ def _initialisation(init: object) -> list[tuple[str, str]]:
             seen = [str(mapping({"d": entry}, "d").get("name", entry)) for entry in value]
             rows.append(("Data seen before", ", ".join(seen)))
         else:
-            rows.append((setting_name(name), compact(value)))
+            rows.append((_INIT_NAMES.get(name, setting_name(name)), compact(value)))
     if init.get("is_declared") is False:
         rows.append(("Data seen before", "not declared: epsilon says nothing about these weights"))
     return rows

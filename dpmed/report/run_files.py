@@ -21,6 +21,7 @@ import yaml
 T = TypeVar("T")
 JSON_FILES = ("plan.json", "run.json", "metrics.json", "data_sheet.json")
 SPLITS = ("test", "validation")
+FINISHED = ("completed", "finished")
 PLOTTED_COLUMNS = ("sex", "age", "view", "site")
 PLOTTED_PREFIXES = ("label_", "prob_")
 
@@ -64,6 +65,11 @@ class RunFiles:
         data = self.config.get("data")
         reader = data.get("reader", "synthetic") if isinstance(data, Mapping) else "synthetic"
         return self.data_sheet.get("synthetic") is True and reader == "synthetic"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run says that it took its last step and was evaluated."""
+        return self.run.get("status") in FINISHED
 
     @property
     def dp_enabled(self) -> bool:

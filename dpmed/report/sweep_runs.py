@@ -20,7 +20,6 @@ from dpmed.report.redaction import known_patient_ids, redact_text
 from dpmed.report.run_files import RunFiles, is_number, read_run
 
 MARKERS = ("run.json", "config.yaml", "error.txt", ".hydra")
-FINISHED = ("completed", "finished")
 # Settings that name places or speed: two runs that differ in them are the same experiment.
 _IGNORED = ("name", "resume", "on_changed_replay", "logger", "performance")
 _SEED = "seed"  # of a run, and of the generator that draws its cohort
@@ -109,7 +108,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 def _reason(run: RunFiles) -> str:
     """Why a run has no result to show; empty where it has one."""
     status = run.run.get("status")
-    if status not in FINISHED:
+    if not run.is_finished:
         words = f"status: {status}" if status else run.problems.get("run.json", "status unknown")
         error = _error(run)
         return f"{words} ({error})" if error else words

@@ -305,6 +305,13 @@ def test_injected_key_and_missing_dp_are_stamped(
     assert "without differential privacy" in page.text
 
 
+def test_unfinished_run_only_plans(small_run: Path, edit_json: Callable[..., None]) -> None:
+    edit_json(small_run / "run.json", status="interrupted")
+    _, page = build(small_run)
+    assert "This run is not finished (status: interrupted)" in page.text
+    assert "Planned, once the run is finished: The released weights" in page.text
+
+
 def test_ledger_says_what_all_runs_spent_together(
     small_run: Path, edit_json: Callable[..., None]
 ) -> None:
