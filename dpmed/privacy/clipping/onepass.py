@@ -34,6 +34,9 @@ class OnePassModule(AbstractGradSampleModule):
         names = {id(p): name for name, p in model.named_parameters()}
         self.tape = Tape(names)
         self.generic_modules: list[str] = []
+        for module in model.modules():
+            # A second clipper on one model takes over from the first.
+            make_plain(module)
         for name, module, rule in list(choose_rules(model)):
             make_recording(module, rule, self.tape)
             if rule is RecordingModule:

@@ -403,3 +403,11 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
     assert clipper.generic_modules == ["1"]
     with pytest.raises(UserError, match="CountsItsCalls has no per-unit gradient rule"):
         clipper.module(torch.randn(2, 3))
+
+
+def test_a_second_clipper_takes_over() -> None:
+    model = small_convnext()
+    clip(model)
+    clipper = clip(model)
+    clipper.backward(losses_of(clipper, torch.randn(2, 1, 64, 64)), torch.ones(2))
+    assert type(clipper.module.to_standard_module().stem[0]) is nn.Conv2d

@@ -1,0 +1,1 @@
+"""Measurements that the documentation quotes; run as `python -m benchmarks.clipping`."""
