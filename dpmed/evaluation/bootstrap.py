@@ -14,12 +14,12 @@ Shapes: N rows, P patients, B replicates of a block, R replicates in all, K tota
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from joblib import cpu_count
 from scipy import sparse
 
 BLOCK = 32  # replicates at a time; 64 was no faster on two cores and takes twice the memory
@@ -85,7 +85,7 @@ class PatientBootstrap:
         self.num_patients = len(unique)
         self.num_replicates = num_replicates
         self._seed = seed
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cpu_count()
         self._totals: dict[Hashable, tuple[np.ndarray, np.ndarray]] = {}
         self._statistics: dict[Hashable, Statistic] = {}
         self._derived: dict[Hashable, _Derived] = {}

@@ -11,13 +11,13 @@ Source: DP-RGMI, arXiv 2603.01098; the further metrics are named in `spectrum.py
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from scipy.stats import t as student
 from threadpoolctl import threadpool_limits
 
@@ -79,7 +79,7 @@ def measure_geometry(
     by_part = [Moments.empty(2 * shapes[0][1]) for _ in range(num_parts)]
     counts = {"num_images": int(member_N.sum()), "num_patients": num_patients}
     # One BLAS thread for each worker: parts are independent, and idle BLAS threads spin.
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or cpu_count()
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         _collect(zip(_blocks(initial), _blocks(trained), strict=True), part_N, by_part, pool)
         return _jackknife(by_part, counts, confidence, pool)
