@@ -7,9 +7,8 @@ import pandas as pd
 from dpmed.report.figures import Figure
 from dpmed.report.numbers import group_name, slug
 from dpmed.report.plot_sweep import Reference, Series, epsilon_auroc_figure
+from dpmed.report.sweep_means import MACRO
 from dpmed.report.sweep_runs import Sweep
-
-MACRO = "auroc.macro"
 
 
 def sweep_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:

@@ -16,6 +16,7 @@ from scipy import stats
 from dpmed.report.sweep_runs import Sweep
 
 OVER_SEEDS, OVER_PATIENTS = "seeds", "patients"
+MACRO = "auroc.macro"
 
 
 def condition_means(sweep: Sweep) -> pd.DataFrame:
@@ -23,7 +24,8 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
 
     Returns:
         Table with the settings, `series` (their values as one name), `num_seeds`, `interval_over`,
-        and for every AUROC column its mean, `.low`, `.high`.
+        for every AUROC column its mean, `.low`, `.high`, and for the mean over labels
+        `.patients_low`, `.patients_high`: a single run's interval over patients, its ends averaged.
     """
     if sweep.runs.empty:
         return sweep.runs
@@ -36,6 +38,7 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
         row["interval_over"] = OVER_SEEDS if len(runs) > 1 else OVER_PATIENTS
         for column in value_columns(sweep):
             row |= _mean(runs, column)
+        row |= {f"{MACRO}.patients_{end}": runs[f"{MACRO}.{end}"].mean() for end in ("low", "high")}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.sort_values(["series", "epsilon"], na_position="last", ignore_index=True)

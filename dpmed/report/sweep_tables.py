@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dpmed.report.numbers import NOT_ESTIMABLE, decimal, group_name, label_name, setting_name
-from dpmed.report.sweep_means import OVER_SEEDS
+from dpmed.report.sweep_means import MACRO, OVER_SEEDS
 from dpmed.report.sweep_runs import Sweep
 
 WITHOUT_DP = "none (no DP)"
@@ -38,6 +38,7 @@ class ConditionRow:
         is_stamped: DP was on, but with a known key: not private.
         labels: one cell a label, the mean over labels last.
         groups: one cell a group, of the mean over labels.
+        over_patients: a single run's interval over patients.
     """
 
     names: list[str]
@@ -46,6 +47,7 @@ class ConditionRow:
     is_stamped: bool
     labels: list[Cell]
     groups: list[Cell]
+    over_patients: str
 
 
 def setting_names(sweep: Sweep) -> list[str]:
@@ -79,6 +81,7 @@ def condition_rows(sweep: Sweep, means: pd.DataFrame) -> list[ConditionRow]:
             is_stamped=not row["private"] and not pd.isna(row["epsilon"]),
             labels=[_cell(row, f"auroc.{label}") for label in sweep.labels],
             groups=[_cell(row, f"group.{name}.{group}") for name, group in sweep.groups],
+            over_patients=_interval(row[f"{MACRO}.patients_low"], row[f"{MACRO}.patients_high"]),
         )
         for _, row in means.iterrows()
     ]
@@ -91,13 +94,15 @@ def markdown(sweep: Sweep, means: pd.DataFrame) -> str:
         "Seeds",
         "AUROC, mean over labels (95 % CI)",
         "Interval over",
+        "A single run, over patients",
     ]
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     rows = condition_rows(sweep, means)
     for row in rows:
         macro, seeds = row.labels[-1].text, str(row.num_seeds)
         stamp = " NOT PRIVATE" if row.is_stamped else ""
-        cells = [row.names[0] + stamp, *row.names[1:], seeds, macro, row.interval_over]
+        cells = [row.names[0] + stamp, *row.names[1:], seeds, macro]
+        cells += [row.interval_over, row.over_patients]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     lines += ["", seeds_note(sweep)] if any(row.interval_over == OVER_SEEDS for row in rows) else []
     lines += [""] if sweep.unfinished else []
@@ -120,6 +125,10 @@ def _cell(row: pd.Series, column: str) -> Cell:
     value, low, high = row[column], row[f"{column}.low"], row[f"{column}.high"]
     if value is None or pd.isna(value):
         return Cell(value=NOT_ESTIMABLE, interval="")
+    return Cell(value=decimal(value), interval=_interval(low, high))
+
+
+def _interval(low: float | None, high: float | None) -> str:
     if low is None or high is None or pd.isna(low) or pd.isna(high):
-        return Cell(value=decimal(value), interval="")
-    return Cell(value=decimal(value), interval=f"({decimal(low)}–{decimal(high)})")
+        return ""
+    return f"({decimal(low)}–{decimal(high)})"

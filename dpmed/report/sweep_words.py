@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dpmed.report.numbers import decimal, group_name
+from dpmed.report.sweep_means import MACRO, OVER_SEEDS
 from dpmed.report.sweep_runs import Sweep
 
 
@@ -15,10 +16,10 @@ def sentences(sweep: Sweep, means: pd.DataFrame) -> list[tuple[str, str]]:
     """A title and a sentence each; empty where no private run is finished."""
     if not len(means):
         return []
-    private = means[means["epsilon"].notna() & means["auroc.macro"].notna()]
+    private = means[means["epsilon"].notna() & means[MACRO].notna()]
     if private.empty:
         return []
-    ranked = private.sort_values("auroc.macro", kind="stable")
+    ranked = private.sort_values(MACRO, kind="stable")
     worst, best = ranked.iloc[0], ranked.iloc[-1]
     found = [("Most favourable", _sentence(best, means))]
     if len(private) > 1:
@@ -44,24 +45,28 @@ def joint_budget(sweep: Sweep) -> str:
 
 
 def _sentence(row: pd.Series, means: pd.DataFrame) -> str:
-    value = float(row["auroc.macro"])
+    value = float(row[MACRO])
     where = "" if row["series"] == "all runs" else f" ({row['series']})"
     seeds = f"{row['num_seeds']} seed" + ("" if row["num_seeds"] == 1 else "s")
     words = (
         f"At epsilon {row['epsilon']:g}{where} the mean AUROC is {decimal(value)} "
-        f"({_interval(row)}; {seeds}, interval over {row['interval_over']})"
+        f"({_interval(row)}; {seeds}, interval over {row['interval_over']}"
     )
+    if row["interval_over"] == OVER_SEEDS:
+        low, high = row[f"{MACRO}.patients_low"], row[f"{MACRO}.patients_high"]
+        words += f"; over patients {low:.3f}–{high:.3f}"
+    words += ")"
     twin = means[means["epsilon"].isna() & (means["series"] == row["series"])]
     if twin.empty:
         return f"{words}; there is no run without DP to compare with."
-    reference = float(twin.iloc[0]["auroc.macro"])
+    reference = float(twin.iloc[0][MACRO])
     change = value - reference
     direction = "below" if change < 0 else "above"
     return f"{words}, {abs(change):.3f} {direction} the same model without DP ({reference:.3f})."
 
 
 def _interval(row: pd.Series) -> str:
-    low, high = row["auroc.macro.low"], row["auroc.macro.high"]
+    low, high = row[f"{MACRO}.low"], row[f"{MACRO}.high"]
     return "no interval" if pd.isna(low) or pd.isna(high) else f"95 % CI {low:.3f}–{high:.3f}"
 
 

@@ -84,6 +84,7 @@ def test_means_and_intervals_are_those_of_the_seeds(sweep_dir: Path) -> None:
         interval = stats.t.interval(
             0.95, 2, loc=expected.mean(), scale=expected.std(ddof=1) / np.sqrt(3)
         )
+        assert row["auroc.macro.patients_low"] == pytest.approx(expected.mean() - 0.03)
         assert row["num_seeds"] == 3
         assert row["interval_over"] == "seeds"
         assert row["auroc.macro"] == pytest.approx(expected.mean())
@@ -136,6 +137,7 @@ def test_page_shows_both_honest_summaries_and_the_joint_budget(sweep_dir: Path) 
     text = Page(collect(sweep_dir).read_text()).text
     assert "At epsilon 8 (init imagenet) the mean AUROC is 0.890" in text
     assert "At epsilon 1 (init scratch) the mean AUROC is 0.720" in text
+    assert "interval over seeds; over patients 0.860–0.920)" in text
     assert "0.210 below the same model without DP (0.930)" in text
     assert "12 private runs" in text
     assert "at most epsilon 54 " in text
@@ -164,6 +166,12 @@ def test_runs_with_a_known_key_are_stamped(sweep_dir: Path, edit_json: Callable[
     html = collect(sweep_dir).read_text()
     assert html.count("NOT PRIVATE") >= 1
     assert "8 NOT PRIVATE" in (sweep_dir / "summary.md").read_text()
+
+
+def test_markdown_table_has_as_many_cells_as_headings(sweep_dir: Path) -> None:
+    collect(sweep_dir)
+    lines = (sweep_dir / "summary.md").read_text().splitlines()
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
 def test_sweep_without_a_finished_run_says_so(tmp_path: Path) -> None:
