@@ -64,10 +64,20 @@ def _shrunk(command: str) -> list[str]:
             small += ["privacy.num_units=40"]
     if words[:2] == ["python", "train.py"]:
         resumes = any(word.startswith("resume=") for word in words)
-        return [sys.executable, str(ROOT / "train.py"), *([] if resumes else small), *words[2:]]
+        # Flags and sweeps come first, as Hydra wants them; later words win.
+        flags = [word for word in words[2:] if word.startswith("-")]
+        settings = [word for word in words[2:] if not word.startswith("-")]
+        shrunk = (
+            [] if resumes else [word for word in small if _key(word) not in map(_key, settings)]
+        )
+        return [sys.executable, str(ROOT / "train.py"), *flags, *shrunk, *settings]
     assert words[0] == "dpmed", f"the README shows a command that no test knows: {command}"
     arguments = [*words[1:], *small] if words[1] == "plan" else words[1:]
     return [sys.executable, "-m", "dpmed.cli", *arguments]
+
+
+def _key(word: str) -> str:
+    return word.split("=")[0]
 
 
 def test_every_command_of_the_readme_runs(folder: Path) -> None:
