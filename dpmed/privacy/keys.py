@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from dpmed.errors import UserError
+from dpmed.privacy.durable import make_folder, sync_folder
 from dpmed.privacy.randomness import KEY_BYTES, SecretStream
 
 _FROM_OS = b"dpmed-key from-os "
@@ -27,7 +28,7 @@ def save_key(stream: SecretStream, path: Path) -> None:
         UserError: the file exists. Another key would make the steps done so far unrepeatable.
     """
     path = Path(path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, mode=0o700)
     path.parent.chmod(0o700)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -78,12 +79,3 @@ def delete_key(path: Path) -> None:
         os.fsync(file.fileno())
     path.unlink()
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the creation or removal of a file in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dpmed.errors import UserError
 from dpmed.privacy.accounting import Mechanism, compose_epsilon
-from dpmed.privacy.keys import sync_folder
+from dpmed.privacy.durable import make_folder, sync_folder
 from dpmed.privacy.ledger_lines import LedgerContent, Reservation, to_line
 
 # With more kinds of steps than this, the composition uses the faster, slightly higher grid.
@@ -55,7 +55,7 @@ class Ledger:
 
     Guarantee:
         When `reserve` returns, the step is on disk: written in one append under an exclusive lock,
-        and flushed by fsync together with the folder entry of a new file. `spent` counts every
+        and flushed by fsync together with the folder entries of a new file. `spent` counts every
         reservation once, and counts what it cannot read.
 
         The composition holds for runs whose settings were fixed before the first of them was
@@ -172,14 +172,14 @@ class Ledger:
     @contextlib.contextmanager
     def _locked(self, kind: int) -> Iterator[int]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            is_new = not self.path.exists()
+            make_folder(self.path.parent)
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             raise UserError(_cannot_write(self.path, error)) from error
         try:
             fcntl.flock(descriptor, kind)
-            if is_new:
+            if os.fstat(descriptor).st_size == 0:
+                # Whoever created the file may have died before its entry was flushed.
                 sync_folder(self.path.parent)
             yield descriptor
         finally:

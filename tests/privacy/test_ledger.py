@@ -171,7 +171,7 @@ def test_a_ledger_that_lost_lines_is_refused(ledger: Ledger) -> None:
 def test_the_entry_is_flushed_before_reserve_returns(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """File content and, for a new file, its folder entry."""
+    """File content and, for a new file, the entries of the file and of its new folder."""
     flushed: list[str] = []
     real = os.fsync
 
@@ -183,9 +183,9 @@ def test_the_entry_is_flushed_before_reserve_returns(
 
     monkeypatch.setattr(os, "fsync", recording)
     reserve(ledger, 0)
-    assert flushed == ["ledgers:0", "study.jsonl:1"]
+    assert flushed == [f"{ledger.path.parent.parent.name}:0", "ledgers:0", "study.jsonl:1"]
     reserve(ledger, 1)
-    assert flushed[2:] == ["study.jsonl:2"]
+    assert flushed[3:] == ["study.jsonl:2"]
 
 
 def test_a_full_disk_stops_the_step(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

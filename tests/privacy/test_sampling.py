@@ -6,12 +6,15 @@ that each states is over the choice of that key.
 
 from __future__ import annotations
 
+import math
 import time
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from scipy import stats
 
 from dpmed.errors import UserError
@@ -223,3 +226,33 @@ def test_a_draw_does_not_loop_over_units_in_python() -> None:
 def test_a_physical_batch_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="physical_batch_size=0"):
         sampler(unit_rows([0]), sample_rate=0.5, physical_batch_size=0)
+
+
+@pytest.mark.opacus_defect
+def test_opacus_draws_follow_torchs_seed_where_dpmeds_follow_a_secret_key() -> None:
+    def opacus_draw() -> list[int]:
+        torch.manual_seed(0)
+        return next(iter(UniformWithReplacementSampler(num_samples=1000, sample_rate=0.1)))
+
+    def our_draw() -> list[int]:
+        torch.manual_seed(0)
+        np.random.seed(0)
+        units = unit_rows(np.arange(1000))
+        draws = sampler(units, sample_rate=0.1, stream=SecretStream.from_os())
+        return draws.units_of_step(0).tolist()
+
+    assert opacus_draw() == opacus_draw()
+    assert our_draw() != our_draw()
+
+
+@pytest.mark.opacus_defect
+def test_opacus_includes_units_more_often_than_accounted() -> None:
+    """It compares 24-bit numbers with q, so that the true rate is q rounded up to 2^-24."""
+    sample_rate = 1e-8
+    words = torch.rand(100_000, generator=torch.Generator().manual_seed(0)) * 2**24
+    assert torch.equal(words, words.round())
+    true_rate = Fraction(math.ceil(sample_rate * 2**24), 2**24)
+    assert true_rate > 5 * Fraction(sample_rate)
+    assert Fraction(sampler(unit_rows([0]), sample_rate=sample_rate)._threshold, 2**64) <= (
+        Fraction(sample_rate)
+    )
