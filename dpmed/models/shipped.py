@@ -1,8 +1,8 @@
 """The weights that ship with dpmed: learnt on synthetic radiographs, so that they cost no privacy.
 
-They come from `python train.py experiment=cxr_pretrain`: the embedded generator's public site, whose
-scanner lies outside those of the private sites. Half precision keeps the file small; `initialise`
-copies it into the model's own precision. The file declares its history like any other.
+They come from `python train.py experiment=cxr_pretrain`: the embedded generator's public site,
+whose scanner lies outside those of the private sites. Half precision keeps the file small;
+`initialise` copies it into the model's own precision. The file declares its history like any other.
 """
 
 from __future__ import annotations
