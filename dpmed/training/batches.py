@@ -20,7 +20,7 @@ from torch import Tensor
 from dpmed.privacy.sampling import PhysicalBatch, PoissonSampler
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: Lightning rewrites the tensors' dtype in place (64-true)
 class TrainingBatch:
     """One physical batch, ready for the model; padded views have weight 0 and black images."""
 
