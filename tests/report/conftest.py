@@ -101,7 +101,6 @@ def make_plan(*, epsilon: float | None = 8.0, private: bool = True, unit: str = 
         "tuning_included": False,
         "plan_hash": "84abffced1e4e8a0",
         "content_hash": "0c1d2e3f40516273",
-        "content_hash": "1f0c7a5e9b3d2468",
         "covered": ["What is learnt of every training patient."] if private and epsilon else [],
         "not_covered": ["Evaluation results and thresholds.", "Validation and test patients."],
         "notes": [],
