@@ -20,6 +20,7 @@ examples:
   dpmed plan experiment=cxr_eps8                 the guarantee and cost of a run, before any data
   dpmed plan data=manifest data.id=my-hospital data.path=my.csv privacy.num_units=4000
   dpmed report outputs/cxr_eps8/RUN              rebuild the page of a run from its files
+  dpmed compare RUN RUN                          differences with intervals, paired by patient
   dpmed collect outputs/sweeps/cxr_eps8          one table and one plot of a sweep
 
 training: python train.py --help
@@ -58,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", type=Path, help="a run folder")
     report.set_defaults(run=_report)
 
+    compare = commands.add_parser("compare", help="set runs side by side, paired by patient")
+    compare.add_argument("run_dirs", type=Path, nargs="+", help="two or more run folders")
+    compare.add_argument("--output", type=Path, default=Path("outputs/comparison"))
+    compare.add_argument(
+        "--margin", type=float, help="declared AUROC difference that counts as equivalent"
+    )
+    compare.set_defaults(run=_compare)
+
     collect = commands.add_parser("collect", help="gather a sweep into one table and one plot")
     collect.add_argument("sweep_dir", type=Path, help="a folder of run folders")
     collect.set_defaults(run=_collect)
@@ -75,6 +84,13 @@ def _report(parsed: argparse.Namespace) -> None:
     from dpmed.report.page import build_report
 
     print(build_report(_existing(parsed.run_dir)))
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from dpmed.report.compare import compare
+
+    runs = [_existing(folder) for folder in parsed.run_dirs]
+    print(compare(runs, parsed.output, margin=parsed.margin))
 
 
 def _collect(parsed: argparse.Namespace) -> None:

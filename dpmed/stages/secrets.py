@@ -9,8 +9,9 @@ either case.
 from __future__ import annotations
 
 import logging
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,11 @@ class Secrets:
                 private=self.plan.private,
             )
 
-    def close(self) -> None:
-        """After the last step: copies the run's ledger lines into its folder, destroys the key."""
+    def close(self, record: RunRecord) -> None:
+        """After the last step: books what all runs have spent, destroys the key."""
         if self.plan.enabled:
+            spent = asdict(self.ledger.spent(delta=self.plan.delta))
+            record.update(budget=spent | {"epsilon": _finite(spent["epsilon"])})
             lines = self.ledger.lines_of_run(self.run_id)
             (self.run_dir / "ledger.jsonl").write_text(lines, encoding="utf-8")
             delete_key(self.run_dir / KEY_FILE)
@@ -178,6 +181,10 @@ def _completed_steps(checkpoint: Path) -> int:
         return 0
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
     return int(content["dpmed"]["completed_steps"])
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
 
 
 def _ledger_path(config: RunConfig) -> Path:

@@ -108,7 +108,7 @@ def train_run(
     _export(config, learner, run_dir / WEIGHTS)
     merge_lora(learner.model)
     record.update(trained=True)
-    secrets.close()
+    secrets.close(record)
     return True
 
 
