@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpmed.privacy.clipping.records import Layout
 from dpmed.privacy.clipping.tape import Tape
 
 
@@ -70,6 +71,11 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return tensor.dtype
+
+
+def like_weight(weight: Tensor) -> Layout:
+    """Gradients [..., P, D] of a matrix as those of the weight [P, D, 1, ...] that holds it."""
+    return lambda grads: grads.reshape(*grads.shape[:-2], *weight.shape)
 
 
 def trainable(parameter: nn.Parameter | None) -> nn.Parameter | None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpmed.privacy.clipping.layer import RecordingLayer, compute_dtype, trainable
+from dpmed.privacy.clipping.layer import RecordingLayer, compute_dtype, like_weight, trainable
 from dpmed.privacy.clipping.records import Layout
 from dpmed.privacy.clipping.tape import Tape
 
@@ -27,7 +27,9 @@ class RecordingLinear(RecordingLayer):
     def record_forward(self, input: Tensor) -> Tensor:
         """Y = x Wᵀ + b."""
         matrix = self.weight.detach()
-        return matrix_product(input, matrix, self.weight, self.bias, _same, self._dpmed_tape)
+        return matrix_product(
+            input, matrix, self.weight, self.bias, like_weight(matrix), self._dpmed_tape
+        )
 
 
 class RecordingPointwiseConv(RecordingLayer):
@@ -39,7 +41,7 @@ class RecordingPointwiseConv(RecordingLayer):
     def record_forward(self, input: Tensor) -> Tensor:
         """The same numbers for either memory format; the output is channels_last."""
         input, matrix = input.movedim(1, -1), self.weight.detach().flatten(1)
-        layout = _like_weight(self.weight)
+        layout = like_weight(self.weight)
         output = matrix_product(input, matrix, self.weight, self.bias, layout, self._dpmed_tape)
         return output.movedim(-1, 1)
 
@@ -132,14 +134,6 @@ def _rows(tensor: Tensor) -> Tensor:
     if tensor.dim() == 2:
         return tensor.unsqueeze(1)
     return tensor.flatten(1, -2)
-
-
-def _same(grads: Tensor) -> Tensor:
-    return grads
-
-
-def _like_weight(weight: Tensor) -> Layout:
-    return lambda grads: grads.reshape(*grads.shape[:-2], *weight.shape)
 
 
 def _patch_layout(weight: Tensor) -> Layout:

@@ -55,6 +55,7 @@ class Tape:
             yield
         finally:
             self._num_units = 0
+            self._records = []
 
     @property
     def is_recording(self) -> bool:
@@ -112,21 +113,43 @@ class Tape:
             if bias is not None:
                 self.add_instance(bias, grads_RTP.sum(1))
             return
-        num_units = self.num_units(len(grads_RTP), weight)
-        inputs_BTD = inputs_RTD.reshape(num_units, -1, inputs_RTD.shape[-1])
-        grads_BTP = grads_RTP.reshape(num_units, -1, grads_RTP.shape[-1])
-        if gram_is_cheaper(
-            num_positions=inputs_BTD.shape[1],
-            num_inputs=inputs_BTD.shape[2],
-            num_outputs=grads_BTP.shape[2],
-            dtype=grads_BTP.dtype,
-            device=grads_BTP.device.type,
-        ):
+        inputs_BTD, grads_BTP = self._by_unit(inputs_RTD, weight), self._by_unit(grads_RTP, weight)
+        _, num_positions, num_inputs = inputs_BTD.shape
+        if self.prefers_gram(num_positions, num_inputs, grads_BTP.shape[2], grads_BTP):
             self._records.append(Gram(weight, bias, inputs_BTD, grads_BTP, layout))
             return
         self.add_instance(weight, layout(torch.bmm(grads_BTP.transpose(1, 2), inputs_BTD)))
         if bias is not None:
             self.add_instance(bias, grads_BTP.sum(1))
+
+    def add_gram(
+        self,
+        weight: nn.Parameter,
+        bias: nn.Parameter | None,
+        inputs_RTD: Tensor,
+        grads_RTP: Tensor,
+        layout: Layout,
+    ) -> None:
+        """As `add_product`, where the form is known."""
+        inputs_BTD, grads_BTP = self._by_unit(inputs_RTD, weight), self._by_unit(grads_RTP, weight)
+        self._records.append(Gram(weight, bias, inputs_BTD, grads_BTP, layout))
+
+    def _by_unit(self, rows_RTD: Tensor, parameter: nn.Parameter) -> Tensor:
+        """(R, T, D) as (B, R/B·T, D)."""
+        num_units = self.num_units(len(rows_RTD), parameter)
+        return rows_RTD.reshape(num_units, -1, rows_RTD.shape[-1])
+
+    def prefers_gram(
+        self, num_positions: int, num_inputs: int, num_outputs: int, like: Tensor
+    ) -> bool:
+        """Whether a layer of these sizes, per unit, is recorded as Gram."""
+        return gram_is_cheaper(
+            num_positions=num_positions,
+            num_inputs=num_inputs,
+            num_outputs=num_outputs,
+            dtype=like.dtype,
+            device=like.device.type,
+        )
 
     def take(self) -> list[Record]:
         """The records; a parameter that was used more than once has them added up."""

@@ -15,7 +15,8 @@ TOLERANCES = {torch.float64: FLOAT64_TOLERANCE, torch.float32: FLOAT32_TOLERANCE
 
 
 def convnext(name: str = "convnext_atto", **kwargs: Any) -> nn.Module:
-    return timm.create_model(name, in_chans=1, num_classes=5, **kwargs)
+    options = {"depths": (1, 1, 2, 1), **kwargs}
+    return timm.create_model(name, in_chans=1, num_classes=5, **options)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -77,6 +78,17 @@ def test_channels_last(exactness: Any, conv_mlp: bool) -> None:
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)[:, :1]
     images = images.to(memory_format=torch.channels_last)
     exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize("conv_mlp", [True, False])
+@pytest.mark.parametrize("pixels", [32, 96])
+def test_blocks_worked_through_in_chunks(
+    exactness: Any, monkeypatch: pytest.MonkeyPatch, conv_mlp: bool, pixels: int
+) -> None:
+    monkeypatch.setattr("dpmed.privacy.clipping.convnext_mlp.CHUNK_BYTES", 200_000)
+    model = exactness.randomise(convnext(conv_mlp=conv_mlp)).double()
+    images = torch.randn(6, 1, pixels, pixels, dtype=torch.float64)
+    exactness.compare(model, images, views=2).assert_below(FLOAT64_TOLERANCE)
 
 
 def test_automatic_rule(exactness: Any) -> None:
