@@ -24,6 +24,10 @@ class RenamedBatchNorm(nn.BatchNorm2d):
     """What timm does: a subclass, which Opacus' validator does not know."""
 
 
+class Whitening(nn.BatchNorm2d):
+    """As above, under a name that tells nothing."""
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Constants that are never updated, as torchvision and timm ship them."""
 
@@ -58,6 +62,7 @@ def test_a_safe_model_passes() -> None:
         nn.BatchNorm2d(8).eval(),
         nn.BatchNorm2d(8, track_running_stats=False),
         RenamedBatchNorm(8),
+        Whitening(8, affine=False, track_running_stats=False),
         nn.InstanceNorm2d(8, track_running_stats=True),
         RunningScale(),
     ],

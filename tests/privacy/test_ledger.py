@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -235,6 +237,20 @@ for step in range(10):
     with updates.open("a") as file:
         file.write(f"{step}\\n")
 """
+
+
+def test_a_reservation_waits_for_the_lock(ledger: Ledger) -> None:
+    """Otherwise two runs could use one key's noise for the same step, each unseen by the other."""
+    reserve(ledger, 0)
+    waiting = threading.Thread(target=reserve, args=(ledger, 1))
+    with ledger.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting.start()
+        waiting.join(timeout=0.5)
+        assert waiting.is_alive()
+        assert len(file.readlines()) == 1
+    waiting.join(timeout=30)
+    assert ledger.reserved_steps("a") == (0, 1)
 
 
 def test_two_runs_at_once_lose_nothing(ledger: Ledger) -> None:

@@ -118,6 +118,15 @@ def test_more_noise_than_needed_lowers_epsilon_and_is_noted(plan: PrivacyPlan) -
     assert "100 times what the target needs" in loud.statement()
 
 
+def test_an_injected_key_stamps_the_plan_not_private(plan: PrivacyPlan, tmp_path: Path) -> None:
+    assert plan.private
+    injected = make_plan(**SETTINGS, injected_key=True)
+    assert not injected.private
+    assert injected.statement().startswith("NOT PRIVATE")
+    injected.to_json(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["private"] is False
+
+
 def test_the_file_has_the_stable_fields_and_comes_back_equal(
     plan: PrivacyPlan, tmp_path: Path
 ) -> None:
