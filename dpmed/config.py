@@ -38,6 +38,8 @@ class _Data:
     """What every data set needs, whatever reads it."""
 
     id: str
+    unit: Literal["patient", "image"]
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)]
     labels: Annotated[list[str], Field(min_length=1)]
     validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -60,24 +62,86 @@ class SyntheticData(_Data):
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PublicRelease:
-    """The published size of a release, recognised by the SHA-256 of its metadata file."""
+    """The published size of a release; `num_train_*` is its official training part."""
 
     name: str
-    num_patients: Count
+    num_patients: Count | None
     num_images: Count
     num_train_patients: Count | None
     num_train_images: Count | None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class ChestXray14Data(_Data):
-    """ChestX-ray14 in its official layout."""
+class WholeRelease(PublicRelease):
+    """What is published of a complete release: advice on N, taken for granted of no folder."""
+
+    official_splits: list[Literal["validation", "test"]]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _Release(_Data):
+    """A public release in its official layout."""
+
+    root: str | None
+    label_map: dict[str, list[str]]
+    published: WholeRelease
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ChestXray14Data(_Release):
+    """ChestX-ray14; `releases` are recognised by the SHA-256 of their metadata file."""
 
     reader: Literal["chestxray14"]
-    root: str | None
     split_lists: str | None
-    label_map: dict[str, list[str]]
     releases: dict[str, PublicRelease]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class _CheXpertLabels(_Release):
+    """A release whose labels are 1, 0, uncertain or blank."""
+
+    uncertain: Literal["missing", "negative", "positive"]
+    blank: Literal["missing", "negative"]
+    views: list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CheXpertData(_CheXpertLabels):
+    """CheXpert."""
+
+    reader: Literal["chexpert"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class MimicCxrJpgData(_CheXpertLabels):
+    """MIMIC-CXR-JPG, with sex and age from MIMIC-IV."""
+
+    reader: Literal["mimic_cxr_jpg"]
+    patients_csv: str | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PadChestData(_Release):
+    """PadChest."""
+
+    reader: Literal["padchest"]
+    views: list[str] | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class VinDrCxrData(_Release):
+    """VinDr-CXR, which names no patients."""
+
+    reader: Literal["vindr_cxr"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TaixRayData(_Release):
+    """TAIX-Ray, whose findings are graded."""
+
+    reader: Literal["taixray"]
+    positive_from_grade: Positive
+    fold: Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -92,9 +156,10 @@ class ManifestData(_Data):
     sex_values: dict[str, str] | None
 
 
-DataConfig = Annotated[
-    SyntheticData | ChestXray14Data | ManifestData, Field(discriminator="reader")
-]
+ReleaseData = (
+    ChestXray14Data | CheXpertData | MimicCxrJpgData | PadChestData | VinDrCxrData | TaixRayData
+)
+DataConfig = Annotated[SyntheticData | ReleaseData | ManifestData, Field(discriminator="reader")]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -163,8 +228,13 @@ class EvaluationConfig:
     num_bootstrap: Annotated[int, Field(ge=200)]
     subgroups: list[str]
     age_bins: str | list[float]
+    intersections: bool
+    prevalence_matched: bool
     min_positives: Count
     min_negatives: Count
+    embeddings: bool
+    max_embedded_units: Count | None
+    private_probe_epsilon: Positive | None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -316,7 +386,12 @@ def _check_across_groups(config: RunConfig) -> None:
             f"training.warmup_steps={training.warmup_steps} must be below "
             f"training.num_steps={training.num_steps}."
         )
-    if isinstance(data, ChestXray14Data) and data.root is None:
-        raise UserError("data.root is missing: data=chestxray14 data.root=/path/to/ChestX-ray14")
+    if privacy.unit == "patient" and data.unit == "image":
+        raise UserError(
+            f"privacy.unit=patient: {data.id} names no patients (data.unit=image), so only single "
+            "images can be protected. Leave privacy.unit to the data set, or say privacy=image."
+        )
+    if isinstance(data, ReleaseData) and data.root is None:
+        raise UserError(f"data.root is missing: data={data.reader} data.root=/path/to/the/release")
     if isinstance(data, ManifestData) and data.path is None:
         raise UserError("data.path is missing: data=manifest data.path=/path/to/table.csv")

@@ -14,7 +14,17 @@ from dpmed.overrides import check_overrides, config_folder, folder_name
 CONF = config_folder()
 NEEDED = {
     "data=manifest": ["data.id=h", "data.path=x.csv"],
-    "data=chestxray14": ["data.root=x"],
+    **{
+        f"data={release}": ["data.root=x"]
+        for release in (
+            "chestxray14",
+            "chexpert",
+            "mimic_cxr_jpg",
+            "padchest",
+            "vindr_cxr",
+            "taixray",
+        )
+    },
     "init=file": ["init.path=x.safetensors"],
 }
 
@@ -101,6 +111,15 @@ def test_good_words_pass(word: str) -> None:
 def test_bad_values_are_refused_by_name(words: list[str], expected: str) -> None:
     with pytest.raises(UserError, match=expected):
         compose(words)
+
+
+def test_the_data_set_says_which_unit_it_can_protect() -> None:
+    assert compose(["data=vindr_cxr", "data.root=x"]).privacy.unit == "image"
+    assert compose(["data=chexpert", "data.root=x"]).privacy.unit == "patient"
+    assert not compose(["data=vindr_cxr", "data.root=x", "privacy=none"]).privacy.enabled
+    for word in ("privacy=patient", "privacy.unit=patient"):
+        with pytest.raises(UserError, match="names no patients.*privacy=image"):
+            compose(["data=vindr_cxr", "data.root=x", word])
 
 
 def test_config_hash_ignores_speed_and_loggers_only() -> None:

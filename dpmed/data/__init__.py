@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dpmed.data.splits import find_duplicate_images as find_duplicate_images
     from dpmed.data.splits import split_hash as split_hash
     from dpmed.data.splits import subsample_patients as subsample_patients
+    from dpmed.data.splits import subsample_train as subsample_train
     from dpmed.data.splits import unit_keys as unit_keys
     from dpmed.data.splits import write_splits as write_splits
     from dpmed.data.synthetic import GENERATOR_VERSION as GENERATOR_VERSION
@@ -78,6 +79,7 @@ MODULE_OF_NAME = {
     "find_duplicate_images": "splits",
     "split_hash": "splits",
     "subsample_patients": "splits",
+    "subsample_train": "splits",
     "unit_keys": "splits",
     "write_splits": "splits",
     "GENERATOR_VERSION": "synthetic",

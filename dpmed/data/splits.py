@@ -143,6 +143,26 @@ def subsample_patients(table: pd.DataFrame, *, fraction: float, salt: str) -> pd
     return kept.reset_index(drop=True)
 
 
+def subsample_train(table: pd.DataFrame, *, fraction: float, salt: str) -> pd.DataFrame:
+    """The table with a share of its training patients; the other splits stay whole.
+
+    Chosen as in `subsample_patients`, by each patient's own id, so that one never moves another.
+
+    Args:
+        table: a study table with splits.
+        fraction: expected share of the training patients, in (0, 1].
+        salt: public text; another salt chooses others.
+
+    Raises:
+        UserError: as `subsample_patients`.
+    """
+    is_train = table["split"] == "train"
+    chosen = subsample_patients(table[is_train], fraction=fraction, salt=salt)
+    kept = table[~is_train | table["image"].isin(chosen["image"])].reset_index(drop=True)
+    add_note(kept, f"data.fraction={fraction:g}: a share of the training patients, chosen by hash")
+    return kept
+
+
 def unit_keys(table: pd.DataFrame) -> pd.Series:
     """What is kept together: the patient, or the image where the row names no patient."""
     return ("patient:" + table["patient_id"]).fillna("image:" + table["image"])

@@ -7,8 +7,8 @@ from pathlib import Path
 from dpmed.config import RunConfig
 from dpmed.errors import UserError
 from dpmed.privacy.plan import PrivacyPlan, disabled_plan, make_plan
+from dpmed.stages.declared_size import declared_num_units
 from dpmed.stages.learner import Learner
-from dpmed.stages.study import declared_num_units
 
 
 def plan_run(config: RunConfig, learner: Learner, run_dir: Path) -> PrivacyPlan:

@@ -20,11 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpmed import data
-from dpmed.config import ChestXray14Data, DataConfig, ManifestData, SyntheticData
+from dpmed.config import DataConfig, SyntheticData
 from dpmed.data import synthetic
 from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.errors import UserError
 from dpmed.run_record import RunRecord
+from dpmed.stages.tables import image_root, split_table
 
 logger = logging.getLogger(__name__)
 
@@ -71,71 +72,18 @@ class Study:
         return digest.hexdigest()
 
 
-def declared_num_units(
-    config: DataConfig, *, unit: Literal["patient", "image"], num_units: int | None
-) -> tuple[int, str]:
-    """N for the privacy plan, and where it was declared.
-
-    Raises:
-        UserError: nothing public says how many units there are; prints the line to add.
-    """
-    if num_units is not None:
-        return num_units, "declared by privacy.num_units"
-    if isinstance(config, SyntheticData):
-        size = config.num_patients
-        if unit == "image":
-            size = round(size * config.mean_images_per_patient)
-        share = 1.0 - config.validation_fraction - config.test_fraction
-        return max(1, round(size * share)), "the settings of the synthetic cohort"
-    if isinstance(config, ChestXray14Data):
-        known = _published_size(config, unit)
-        if known is not None:
-            return known
-    raise UserError(
-        "privacy.num_units is missing: the number of training "
-        f"{unit}s N enters the guarantee, so it is declared by you as public and never counted "
-        f"from the private table. Add privacy.num_units=N (a round figure near the true one)."
-    )
-
-
-def read_table(config: DataConfig) -> pd.DataFrame:
-    """The study table, before any image is opened."""
-    if isinstance(config, SyntheticData):
-        table = data.synthetic_cohort(
-            num_patients=config.num_patients, seed=config.seed, sites=config.sites
-        )
-    elif isinstance(config, ChestXray14Data):
-        assert config.root is not None
-        table = data.read_chestxray14(
-            Path(config.root).expanduser(),
-            labels=config.label_map,
-            split_lists=config.split_lists,
-            max_skipped_images=config.max_skipped_images,
-        )
-    else:
-        table = _read_manifest(config)
-    return data.validate_table(table, config.labels, source=config.id)
-
-
 def load_study(config: DataConfig, *, unit: Literal["patient", "image"], num_workers: int) -> Study:
     """Reads, splits, decodes (or draws) and checks a data set.
 
     Raises:
         UserError: whatever is wrong with the files, named.
     """
-    table = read_table(config)
+    table = split_table(config)
     if unit == "patient" and not data.has_patient_ids(table):
         raise UserError(
             f"privacy.unit=patient needs a patient id in every row of {config.id}. Map the column "
             "with data.columns.patient_id=NAME, or protect single images with privacy=image."
         )
-    table = data.assign_splits(
-        table,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        salt=config.split_salt,
-    )
-    data.check_splits(table)
     store = _images(config, table, num_workers)
     table = table.iloc[store.kept_rows].reset_index(drop=True)
     duplicates = data.find_duplicate_images(table, store.pixel_hashes())
@@ -185,34 +133,6 @@ def _one_of_each(study: Study) -> NDArray[np.int64]:
     return np.concatenate(chosen)
 
 
-def _published_size(config: ChestXray14Data, unit: str) -> tuple[int, str] | None:
-    assert config.root is not None
-    digest = data.chestxray14_metadata_sha256(Path(config.root).expanduser())
-    release = config.releases.get(digest)
-    if release is None:
-        return None
-    official = data.has_split_lists(Path(config.split_lists or config.root).expanduser())
-    size = (
-        (release.num_train_patients if unit == "patient" else release.num_train_images)
-        if official
-        else (release.num_patients if unit == "patient" else release.num_images)
-    )
-    if size is None:
-        return None
-    share = 1.0 - config.validation_fraction - (0.0 if official else config.test_fraction)
-    return round(size * share), f"the published size of {release.name}"
-
-
-def _read_manifest(config: ManifestData) -> pd.DataFrame:
-    assert config.path is not None
-    return data.read_manifest(
-        Path(config.path).expanduser(),
-        columns={name: column for name, column in config.columns.items() if column is not None},
-        labels={label: config.label_map.get(label, label) for label in config.labels},
-        sex_values=config.sex_values,
-    )
-
-
 def _images(config: DataConfig, table: pd.DataFrame, num_workers: int) -> data.ImageStore:
     preprocessing = data.Preprocessing(**asdict(config.preprocessing))
     cache_dir = Path(config.cache_dir).expanduser()
@@ -224,14 +144,9 @@ def _images(config: DataConfig, table: pd.DataFrame, num_workers: int) -> data.I
             preprocessing=preprocessing,
             cache_dir=cache_dir,
         )
-    root = config.root
-    if root is None:
-        assert isinstance(config, ManifestData)
-        assert config.path is not None
-        root = str(Path(config.path).expanduser().parent)
     return data.prepare_images(
         table,
-        Path(root).expanduser(),
+        image_root(config),
         preprocessing,
         cache_dir=cache_dir,
         num_workers=num_workers,
