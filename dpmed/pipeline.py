@@ -58,7 +58,7 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
             logger.warning("Stopped. Go on with: python train.py resume=%s", run_dir)
             return None
 
-        evaluate_run(config, learner.model, study, run_dir)
+        evaluate_run(config, learner.model, study, run_dir, num_units=plan.num_units)
         record.stage_done("evaluation")
         record.finish("completed")
         report = build_report(run_dir)

@@ -8,23 +8,33 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dpmed.config import RunConfig
-from dpmed.evaluation.metrics import evaluate, write_metrics
-from dpmed.evaluation.predictions import make_predictions, read_predictions, write_predictions
+from dpmed.evaluation.predictions import make_predictions, write_predictions
+from dpmed.evaluation.run_metrics import SPLITS, write_run_metrics
+from dpmed.stages.embedding import embed_run
 from dpmed.stages.study import Study
 from dpmed.stages.training import AVERAGED_WEIGHTS, WEIGHTS
 from dpmed.training.predict import predict_probabilities
 
-SPLITS = ("validation", "test")
 
-
-def evaluate_run(config: RunConfig, model: nn.Module, study: Study, run_dir: Path) -> None:
-    """Writes `predictions/<split>.parquet` and `metrics.json` from the exported weights.
+def evaluate_run(
+    config: RunConfig, model: nn.Module, study: Study, run_dir: Path, *, num_units: int
+) -> None:
+    """Writes predictions, embeddings and `metrics.json` from the exported weights.
 
     Averaged weights (`training.ema_decay`) are evaluated beside, as the splits `<split>_ema`.
+
+    Args:
+        config: the run.
+        model: takes the weights.
+        study: whose validation and test images are evaluated.
+        run_dir: takes `predictions/`, `embeddings/` and `metrics.json`.
+        num_units: the declared number of training units.
     """
-    _predict(config, model, study, run_dir, weights=WEIGHTS, suffix="")
     if (run_dir / AVERAGED_WEIGHTS).exists():
         _predict(config, model, study, run_dir, weights=AVERAGED_WEIGHTS, suffix="_ema")
+    _predict(config, model, study, run_dir, weights=WEIGHTS, suffix="")
+    if config.evaluation.embeddings:
+        embed_run(config, model, study, run_dir, num_units=num_units)
     write_run_metrics(config, run_dir)
 
 
@@ -51,23 +61,3 @@ def _predict(
             study.table.iloc[rows], probabilities_NL, labels=study.labels
         )
         write_predictions(predictions, run_dir / "predictions" / f"{split}{suffix}.parquet")
-
-
-def write_run_metrics(config: RunConfig, run_dir: Path) -> None:
-    """Rebuilds `metrics.json` from the predictions on disk, without a model."""
-    folder = run_dir / "predictions"
-    averaged = ("test_ema",) if (folder / "test_ema.parquet").exists() else ()
-    predictions = {
-        split: read_predictions(folder / f"{split}.parquet") for split in (*SPLITS, *averaged)
-    }
-    metrics = evaluate(
-        predictions,
-        labels=config.data.labels,
-        subgroups=config.evaluation.subgroups,
-        age_bins=config.evaluation.age_bins,
-        num_bootstrap=config.evaluation.num_bootstrap,
-        seed=config.seed,
-        min_positives=config.evaluation.min_positives,
-        min_negatives=config.evaluation.min_negatives,
-    )
-    write_metrics(metrics, run_dir / "metrics.json")

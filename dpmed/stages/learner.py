@@ -49,22 +49,7 @@ def build_learner(config: RunConfig) -> Learner:
         UserError: unknown architecture, weights that cannot be had, a module that mixes samples
             or that no exact clipping rule covers.
     """
-    init = config.init
-    source = {"path": init.path, "sha256": init.sha256, "tag": init.tag}
-    models.check_available(name=config.model.name, init=init.source, **source)
-    model = models.build_model(
-        name=config.model.name,
-        num_labels=len(config.data.labels),
-        image_size=config.data.preprocessing.image_size,
-        in_chans=config.model.in_chans,
-        mean=config.model.input_mean,
-        std=config.model.input_std,
-        drop_path_rate=config.model.drop_path_rate,
-        ls_init_value=config.model.ls_init_value,
-        seed=config.seed,
-    )
-    provenance = models.initialise(model, init=init.source, labels=config.data.labels, **source)
-    models.refuse_if_seen(provenance, data_id=config.data.id)
+    model, provenance = _start(config)
     models.select_trainable(model, trainable=config.model.trainable, seed=config.seed)
     model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
     if config.performance.channels_last:
@@ -83,12 +68,38 @@ def build_learner(config: RunConfig) -> Learner:
     )
 
 
+def initial_model(config: RunConfig) -> Any:
+    """The model as it is before the first private step, built anew: same seed, same weights."""
+    model, _ = _start(config)
+    return model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
+
+
 def device_of(config: RunConfig) -> torch.device:
     """The device that `performance.device` means on this machine."""
     name = config.performance.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def _start(config: RunConfig) -> tuple[Any, models.Provenance]:
+    init = config.init
+    source = {"path": init.path, "sha256": init.sha256, "tag": init.tag}
+    models.check_available(name=config.model.name, init=init.source, **source)
+    model = models.build_model(
+        name=config.model.name,
+        num_labels=len(config.data.labels),
+        image_size=config.data.preprocessing.image_size,
+        in_chans=config.model.in_chans,
+        mean=config.model.input_mean,
+        std=config.model.input_std,
+        drop_path_rate=config.model.drop_path_rate,
+        ls_init_value=config.model.ls_init_value,
+        seed=config.seed,
+    )
+    provenance = models.initialise(model, init=init.source, labels=config.data.labels, **source)
+    models.refuse_if_seen(provenance, data_id=config.data.id)
+    return model, provenance
 
 
 def _clipper(config: RunConfig, model: nn.Module) -> Clipper:

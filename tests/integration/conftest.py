@@ -27,6 +27,7 @@ SMALL = [
     "evaluation.num_bootstrap=200",
     "evaluation.min_positives=2",
     "evaluation.min_negatives=2",
+    "evaluation.intersections=false",
 ]
 KEY = "privacy.injected_key=" + "ab" * 32
 
