@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dpmed.privacy.clipping.convnext_mlp import ScaledMlp
+from dpmed.privacy.clipping.convnext_mlp import ScaledMlp, gelu_form
 from dpmed.privacy.clipping.layer import RecordingLayer
 from dpmed.privacy.clipping.scale import scale
 
@@ -55,7 +55,7 @@ def _has_usual_parts(block: RecordingConvNeXtBlock) -> bool:
         return False
     dropouts = (getattr(mlp, name, None) for name in ("drop1", "drop2"))
     return (
-        type(getattr(mlp, "act", None)) is nn.GELU
+        gelu_form(getattr(mlp, "act", None)) is not None
         and isinstance(getattr(mlp, "norm", None), nn.Identity)
         and all(isinstance(d, nn.Dropout) and not (d.training and d.p) for d in dropouts)
         and len(norm.normalized_shape) == 1

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpmed.privacy.clipping.layer import compute_dtype, like_weight
 
@@ -26,6 +26,20 @@ _aten = torch.ops.aten
 # Bytes of hidden activations worked on at a time: enough for a matrix product to run at full
 # speed, little enough to stay in the last level of cache.
 CHUNK_BYTES = 4 * 2**20
+
+
+# timm brings its own GELU modules, with a dummy argument, and no name for their form.
+_FORM_OF_NAME = {
+    "timm.layers.activations.GELU": "none",
+    "timm.layers.activations.GELUTanh": "tanh",
+}
+
+
+def gelu_form(act: Any) -> str | None:
+    """Which form of GELU a module computes, in torch's terms; None if it is no GELU."""
+    if type(act) is nn.GELU:
+        return act.approximate
+    return _FORM_OF_NAME.get(f"{type(act).__module__}.{type(act).__qualname__}")
 
 
 class ScaledMlp(torch.autograd.Function):
@@ -39,7 +53,7 @@ class ScaledMlp(torch.autograd.Function):
         ctx: Any, input: Tensor, shortcut: Tensor | None, anchor: Tensor, block: Any
     ) -> Tensor:
         """The output, and what the backward needs."""
-        norm, fc1, fc2, act = block.norm, block.mlp.fc1, block.mlp.fc2, block.mlp.act
+        norm, fc1, fc2, form = block.norm, block.mlp.fc1, block.mlp.fc2, gelu_form(block.mlp.act)
         dtype = compute_dtype(input)
         rows_RTC = _to_rows(input)
         wide = torch.promote_types(rows_RTC.dtype, norm.weight.dtype)
@@ -63,7 +77,7 @@ class ScaledMlp(torch.autograd.Function):
         for rows in _chunks(hidden_RTP, rows_per_unit=1):
             hidden, active = hidden_RTP[rows], active_RTP[rows]
             torch.addmm(bias1, _flat(normed_RTC[rows]), merged.t(), out=_flat(hidden))
-            _aten.gelu.out(hidden, approximate=act.approximate, out=active)
+            _aten.gelu.out(hidden, approximate=form, out=active)
             output = torch.empty_like(normed_RTC[rows]) if output_RTC is None else output_RTC[rows]
             torch.addmm(bias2, _flat(active), matrix2.t(), out=_flat(output))
             if shortcut_RTC is None:
@@ -144,7 +158,7 @@ class _Backward:
         _aten.gelu_backward.grad_input(
             grads_active,
             self.hidden_RTP[rows],
-            approximate=self.block.mlp.act.approximate,
+            approximate=gelu_form(self.block.mlp.act),
             grad_input=grads_hidden,
         )
         grads_affine = self._first_matrix(rows, units, grads_hidden)

@@ -9,6 +9,8 @@ import timm
 import torch
 from torch import nn
 
+from dpmed.privacy.clipping.convnext_mlp import ScaledMlp
+
 FLOAT64_TOLERANCE = 1e-12
 FLOAT32_TOLERANCE = 5e-6
 TOLERANCES = {torch.float64: FLOAT64_TOLERANCE, torch.float32: FLOAT32_TOLERANCE}
@@ -78,6 +80,38 @@ def test_channels_last(exactness: Any, conv_mlp: bool) -> None:
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)[:, :1]
     images = images.to(memory_format=torch.channels_last)
     exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "is_fused"),
+    [
+        ("convnext_atto", {}, True),
+        ("convnext_tiny", {}, True),
+        ("convnext_tiny.dinov3_lvd1689m", {}, True),
+        ("convnext_atto", {"act_layer": "gelu_tanh"}, True),
+        ("convnext_atto", {"act_layer": "relu"}, False),
+        ("convnextv2_atto", {}, False),
+    ],
+)
+def test_the_usual_block_runs_as_one_function(
+    exactness: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kwargs: dict[str, Any],
+    is_fused: bool,
+) -> None:
+    calls = []
+    forward = ScaledMlp.forward
+
+    def counted(*args: Any) -> Any:
+        calls.append(args)
+        return forward(*args)
+
+    monkeypatch.setattr(ScaledMlp, "forward", staticmethod(counted))
+    model = exactness.randomise(convnext(name, depths=(1, 1, 1, 1), **kwargs)).double()
+    images = torch.randn(2, 1, 32, 32, dtype=torch.float64)
+    exactness.compare(model, images).assert_below(FLOAT64_TOLERANCE)
+    assert len(calls) == (4 if is_fused else 0)
 
 
 @pytest.mark.parametrize("conv_mlp", [True, False])
