@@ -33,10 +33,11 @@ METADATA_COLUMNS = (
 )  # fmt: skip
 # Findings that a mapping may name although a part of the release does not contain them.
 COMMON_FINDINGS = (
-    "alveolar pattern", "atelectasis", "cardiomegaly", "consolidation", "copd signs", "emphysema",
-    "fracture", "hernia", "infiltrates", "interstitial pattern", "laminar atelectasis",
-    "lobar atelectasis", "mass", "nodule", "normal", "pleural effusion", "pleural thickening",
-    "pneumonia", "pneumothorax", "pulmonary fibrosis", "total atelectasis", "tuberculosis",
+    "alveolar pattern", "atelectasis", "atypical pneumonia", "cardiomegaly", "consolidation",
+    "copd signs", "emphysema", "fracture", "hernia", "infiltrates", "interstitial pattern",
+    "laminar atelectasis", "lobar atelectasis", "loculated pleural effusion", "mass", "nodule",
+    "normal", "pleural effusion", "pleural thickening", "pneumonia", "pneumothorax",
+    "pulmonary fibrosis", "segmental atelectasis", "total atelectasis", "tuberculosis",
 )  # fmt: skip
 # Reports that say nothing of the picture itself: their labels are missing, not negative.
 UNINFORMATIVE = (frozenset({"exclude"}), frozenset({"unchanged"}))
