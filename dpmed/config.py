@@ -30,7 +30,11 @@ class PreprocessingConfig:
     image_size: Annotated[int, Field(ge=16)]
     keep_aspect_ratio: bool
     intensity: Literal["none", "minmax", "percentile"]
+    low_percentile: Annotated[float, Field(ge=0.0, le=100.0)]
+    high_percentile: Annotated[float, Field(ge=0.0, le=100.0)]
     equalize: bool
+    apply_window: bool
+    photometric: Literal["tag", "monochrome1", "monochrome2"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -150,9 +150,9 @@ def _known_keys(folder: Path) -> list[str]:
         if relative.parts[0] == "hydra":
             continue
         text = path.read_text(encoding="utf-8")
-        prefix = (
-            "" if len(relative.parts) == 1 or "@package _global_" in text else relative.parts[0]
-        )
+        package = re.search(r"^# @package (\S+)", text)
+        prefix = package[1] if package else ".".join(relative.parts[:-1])
+        prefix = prefix.removeprefix("_global_")
         keys.update(dict.fromkeys(_flatten(yaml.safe_load(text) or {}, prefix)))
     return list(keys)
 

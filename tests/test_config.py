@@ -58,6 +58,8 @@ def test_experiments_state_their_claim_and_command(path: Path) -> None:
         ("data=chestxry14", "chestxray14"),
         ("experiment=cxr_eps9", "cxr_eps8"),
         ("epsilon=3", "privacy.epsilon"),
+        ("preprocessing=papr", "'paper'"),
+        ("preprocessing.equalize=true", "data.preprocessing.equalize"),
         ("training.accumulate_grad_batches=4", "privacy.expected_batch_size"),
         ("training.sampler=mine", "Poisson"),
         ("training.batch_size=4", "physical_batch_size"),

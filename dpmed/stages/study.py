@@ -1,8 +1,6 @@
 """From the data settings to a study: table, splits and images, checked and ready for training.
 
-Reads nothing before the privacy plan is made. The numbers that enter the plan come from
-`declared_num_units`, which looks at settings and at the identity of public releases, never at a
-table.
+Reads nothing before the privacy plan is made, and nothing of it may reach the plan.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +18,11 @@ from numpy.typing import NDArray
 
 from dpmed import data
 from dpmed.config import DataConfig, SyntheticData
-from dpmed.data import synthetic
 from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.errors import UserError
 from dpmed.run_record import RunRecord
-from dpmed.stages.tables import image_root, split_table
+from dpmed.stages.images import load_images
+from dpmed.stages.tables import split_table
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +38,8 @@ class Study:
         images_NHW: uint8 pixels.
         labels: the label columns that the model answers, in order.
         sheet: the data sheet.
-        skipped_images: what could not be read, with the reason.
+        skipped_images: what was left out, with the reason.
+        suspected_inverted: images that look like a negative, used as they are.
         duplicate_images: pairs of rows with the same pixels under two patients.
         split_hash: SHA-256 of who is in which split.
         is_synthetic: whether its images may be shown in a report.
@@ -52,6 +50,7 @@ class Study:
     labels: tuple[str, ...]
     sheet: dict[str, Any]
     skipped_images: list[dict[str, str]]
+    suspected_inverted: list[str]
     duplicate_images: list[dict[str, Any]]
     split_hash: str
     is_synthetic: bool
@@ -84,15 +83,21 @@ def load_study(config: DataConfig, *, unit: Literal["patient", "image"], num_wor
             f"privacy.unit=patient needs a patient id in every row of {config.id}. Map the column "
             "with data.columns.patient_id=NAME, or protect single images with privacy=image."
         )
-    store = _images(config, table, num_workers)
+    store = load_images(
+        config, table, num_workers=num_workers, max_skipped=config.max_skipped_images
+    )
     table = table.iloc[store.kept_rows].reset_index(drop=True)
+    inverted = table["image"][store.suspected_inverted].tolist()
+    if inverted:
+        data.add_note(table, _about_inverted(len(inverted)))
     duplicates = data.find_duplicate_images(table, store.pixel_hashes())
     return Study(
         table=table,
         images_NHW=store.array,
         labels=tuple(config.labels),
-        sheet=_sheet(config, table, num_skipped=len(store.skipped)),
+        sheet=_sheet(config, table, store),
         skipped_images=[asdict(item) for item in store.skipped],
+        suspected_inverted=inverted,
         duplicate_images=[asdict(item) for item in duplicates],
         split_hash=data.split_hash(table),
         is_synthetic=isinstance(config, SyntheticData),
@@ -104,7 +109,11 @@ def write_study(study: Study, run_dir: Path, record: RunRecord) -> None:
     data.write_splits(study.table, run_dir / "splits.csv")
     sheet = json.dumps(study.sheet, indent=2, allow_nan=False)
     (run_dir / "data_sheet.json").write_text(sheet, encoding="utf-8")
-    record.update(split_hash=study.split_hash, skipped_images=study.skipped_images)
+    record.update(
+        split_hash=study.split_hash,
+        skipped_images=study.skipped_images,
+        suspected_inverted=study.suspected_inverted,
+    )
     if study.duplicate_images:
         listed = run_dir / "duplicate_images.csv"
         pd.DataFrame(study.duplicate_images).to_csv(listed, index=False)
@@ -133,56 +142,23 @@ def _one_of_each(study: Study) -> NDArray[np.int64]:
     return np.concatenate(chosen)
 
 
-def _images(config: DataConfig, table: pd.DataFrame, num_workers: int) -> data.ImageStore:
-    preprocessing = data.Preprocessing(**asdict(config.preprocessing))
-    cache_dir = Path(config.cache_dir).expanduser()
-    if isinstance(config, SyntheticData):
-        return data.prepare_generated(
-            table,
-            render=_renderer(config, num_workers),
-            content_key=f"synthetic/{_generator_version()}/{config.seed}",
-            preprocessing=preprocessing,
-            cache_dir=cache_dir,
-        )
-    return data.prepare_images(
-        table,
-        image_root(config),
-        preprocessing,
-        cache_dir=cache_dir,
-        num_workers=num_workers,
-        max_skipped=config.max_skipped_images,
+def _about_inverted(number: int) -> str:
+    return (
+        f"{number} images look inverted (bright corners, dark centre): a wrong photometric tag, "
+        "perhaps. They are used as they are; data.preprocessing.photometric overrides the tag"
     )
 
 
-def _renderer(
-    config: SyntheticData, num_workers: int
-) -> Callable[[pd.DataFrame], NDArray[np.uint8]]:
-    def render(rows: pd.DataFrame) -> NDArray[np.uint8]:
-        return data.render_radiographs(
-            rows,
-            seed=config.seed,
-            image_size=config.preprocessing.image_size,
-            num_workers=max(1, num_workers),
-        )
-
-    return render
-
-
-def _generator_version() -> str:
-    """Hash of the generator's source: another drawing must not meet cached pictures."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(synthetic.__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _sheet(config: DataConfig, table: pd.DataFrame, *, num_skipped: int) -> dict[str, Any]:
+def _sheet(config: DataConfig, table: pd.DataFrame, store: data.ImageStore) -> dict[str, Any]:
     sheet = data.data_sheet(
         table,
         config.labels,
         name=config.id,
         preprocessing=asdict(config.preprocessing),
         label_harmonisation=getattr(config, "label_map", None),
-        num_skipped=num_skipped,
+        num_skipped=len(store.skipped),
     )
-    return sheet | {"synthetic": isinstance(config, SyntheticData)}
+    return sheet | {
+        "synthetic": isinstance(config, SyntheticData),
+        "num_suspected_inverted": int(store.suspected_inverted.sum()),
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class ImageStore:
         array: uint8 (num_kept, image_size, image_size), read-only and memory-mapped where cached.
         kept_rows: int64 (num_kept,), the table's row of each image: `table.iloc[kept_rows]` has
             row i for `array[i]`.
-        skipped: each row that could not be read.
+        skipped: each image that was left out.
         suspected_inverted: bool (num_kept,), see `looks_inverted`.
         folder: the cache folder, None where the array is held in memory.
     """
@@ -73,6 +73,7 @@ def prepare_images(
     cache_dir: Path,
     num_workers: int | None = None,
     max_skipped: int = 0,
+    skipped_before: Sequence[SkippedImage] = (),
     progress: bool = True,
 ) -> ImageStore:
     """The images of a table from the cache, decoding those that are not in it.
@@ -83,7 +84,9 @@ def prepare_images(
         preprocessing: what is done to each image.
         cache_dir: where caches lie; a killed run's work is taken up again.
         num_workers: processes; 0 means this one, None all cores where there is enough to do.
-        max_skipped: how many images may be unreadable.
+        max_skipped: how many images may be left out.
+        skipped_before: those that are not in the table because the reader did not find them;
+            they count.
         progress: show a progress bar.
 
     Guarantee:
@@ -95,10 +98,10 @@ def prepare_images(
     images = table["image"].tolist()
     stamps = file_stamps(Path(root), images)
     absent = np.flatnonzero(stamps[:, 0] == ABSENT)
-    _check_skipped(
-        [SkippedImage(image=images[row], reason="No such file or directory") for row in absent],
-        max_skipped,
-    )
+    missing = [
+        SkippedImage(image=images[row], reason="No such file or directory") for row in absent
+    ]
+    _check_skipped([*skipped_before, *missing], max_skipped)
     source = FileRows(root=Path(root), images=images, preprocessing=preprocessing)
     about = {"decoding": DECODING_VERSION, "preprocessing": preprocessing.describe()}
     rows = [f"{image}\0{size}" for image, size in zip(images, stamps[:, 0], strict=True)]
@@ -106,7 +109,7 @@ def prepare_images(
     index = open_cache(folder, source, stamps) or build_cache(
         folder, source, stamps, about=about, num_workers=num_workers, progress=progress
     )
-    store = _store(folder, index, images, max_skipped)
+    store = _store(folder, index, images, max_skipped, skipped_before)
     if store.suspected_inverted.any():
         LOGGER.warning(
             "%d images look inverted (bright corners, dark centre). If their photometric tag is "
@@ -153,12 +156,19 @@ def prepare_generated(
     return _store(folder, index, images, max_skipped=0)
 
 
-def _store(folder: Path, index: CacheIndex, images: list[str], max_skipped: int) -> ImageStore:
-    skipped = [
+def _store(
+    folder: Path,
+    index: CacheIndex,
+    images: list[str],
+    max_skipped: int,
+    skipped_before: Sequence[SkippedImage] = (),
+) -> ImageStore:
+    unreadable = [
         SkippedImage(image=images[row], reason=reason)
         for row, reason in enumerate(index.rows["reason"].tolist())
         if isinstance(reason, str)
     ]
+    skipped = [*skipped_before, *unreadable]
     _check_skipped(skipped, max_skipped)
     kept = index.rows["reason"].isna().to_numpy()
     return ImageStore(
