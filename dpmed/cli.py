@@ -19,9 +19,12 @@ _EPILOG = """\
 examples:
   dpmed plan experiment=cxr_eps8                 the guarantee and cost of a run, before any data
   dpmed plan data=manifest data.id=my-hospital data.path=my.csv privacy.num_units=4000
-  dpmed report outputs/cxr_eps8/RUN              rebuild the page of a run from its files
+  dpmed report outputs/cxr_eps8/RUN              rebuild metrics, tables and plots of a run
+  dpmed report RUN --twin RUN                    what privacy costs, by label and group
   dpmed compare RUN RUN                          differences with intervals, paired by patient
   dpmed collect outputs/sweeps/cxr_eps8          one table and one plot of a sweep
+  dpmed release RUN --output FOLDER              the weights, the plan and the model card alone
+  dpmed predict FOLDER a.png b.dcm               probabilities by a released model
 
 training: python train.py --help
 """
@@ -55,8 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(run=_plan)
 
-    report = commands.add_parser("report", help="rebuild the report of a run from its files")
-    report.add_argument("run_dir", type=Path, help="a run folder")
+    report = commands.add_parser(
+        "report", help="measure and show a run again from its files, without a model"
+    )
+    report.add_argument("run_dir", metavar="RUN", help="a run folder; run=RUN is the same")
+    report.add_argument(
+        "--twin",
+        type=Path,
+        metavar="RUN",
+        help="the same run without DP: differences by label and group, paired by patient",
+    )
+    report.add_argument(
+        "--page-only", action="store_true", help="keep metrics.json; draw the page again"
+    )
     report.set_defaults(run=_report)
 
     compare = commands.add_parser("compare", help="set runs side by side, paired by patient")
@@ -70,6 +84,40 @@ def _parser() -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="gather a sweep into one table and one plot")
     collect.add_argument("sweep_dir", type=Path, help="a folder of run folders")
     collect.set_defaults(run=_collect)
+
+    release = commands.add_parser(
+        "release", help="write what may leave a run: weights, plan, statement, named results"
+    )
+    release.add_argument("run_dir", type=Path, help="a completed run folder")
+    release.add_argument("--output", type=Path, required=True, help="a new folder")
+    release.add_argument(
+        "--results",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="results to release too, which epsilon does not cover: auroc, subgroups, gaps, "
+        "calibration, external, geometry, thresholds",
+    )
+    release.add_argument(
+        "--weights",
+        choices=("last", "average"),
+        default="last",
+        help="after the last step (default)",
+    )
+    release.add_argument(
+        "--without-guarantee",
+        action="store_true",
+        help="also a run that guarantees nothing; every file is then stamped NOT PRIVATE",
+    )
+    release.set_defaults(run=_release)
+
+    predict = commands.add_parser("predict", help="probabilities of images by a released model")
+    predict.add_argument("folder", type=Path, help="what dpmed release wrote")
+    predict.add_argument(
+        "images", type=Path, nargs="+", help="PNG, JPEG or DICOM files, or folders"
+    )
+    predict.add_argument("--output", type=Path, help="a CSV file; the terminal where left out")
+    predict.set_defaults(run=_predict)
     return parser
 
 
@@ -81,9 +129,11 @@ def _plan(parsed: argparse.Namespace) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from dpmed.report.page import build_report
+    from dpmed.rebuild import rebuild
 
-    print(build_report(_existing(parsed.run_dir)))
+    folder = _existing(Path(parsed.run_dir.removeprefix("run=")))
+    twin = None if parsed.twin is None else _existing(parsed.twin)
+    print(rebuild(folder, twin=twin, page_only=parsed.page_only))
 
 
 def _compare(parsed: argparse.Namespace) -> None:
@@ -97,6 +147,27 @@ def _collect(parsed: argparse.Namespace) -> None:
     from dpmed.report.collect import collect
 
     print(collect(_existing(parsed.sweep_dir)))
+
+
+def _release(parsed: argparse.Namespace) -> None:
+    from dpmed.stages.release import release_run
+
+    folder = release_run(
+        _existing(parsed.run_dir),
+        parsed.output,
+        results=parsed.results,
+        weights=parsed.weights,
+        without_guarantee=parsed.without_guarantee,
+    )
+    print(folder)
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    from dpmed.stages.released_model import predict_to_csv
+
+    unreadable = predict_to_csv(parsed.folder, parsed.images, parsed.output or sys.stdout)
+    if unreadable:
+        sys.exit(f"error: {len(unreadable)} images have no probability; they are named above.")
 
 
 def _existing(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from dpmed.config import RunConfig
+from dpmed.config import DataConfig, RunConfig
 from dpmed.errors import UserError
 from dpmed.launch import freeze
 from dpmed.overrides import check_overrides, config_folder
@@ -27,3 +27,24 @@ def compose(overrides: Sequence[str]) -> RunConfig:
             return freeze(hydra_compose("config", overrides=list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(str(error).splitlines()[0]) from None
+
+
+def compose_data(words: Sequence[str]) -> DataConfig:
+    """The data set that the words describe, for a model that was trained on another one.
+
+    Args:
+        words: `data=NAME` and its settings, as `train.py` takes them.
+
+    Raises:
+        UserError: as `compose`, or a word that is about the model or its evaluation.
+    """
+    for word in words:
+        key = word.partition("=")[0].lstrip("+~")
+        if key.split(".")[0] != "data" or key.startswith("data.preprocessing"):
+            raise UserError(
+                f"{word}: only data=NAME and its settings describe the other data set; model, "
+                "preprocessing, thresholds and evaluation are the run's own."
+            )
+    if not any(word.startswith("data=") for word in words):
+        raise UserError("data is missing: name the other data set, for example data=manifest.")
+    return compose(words).data

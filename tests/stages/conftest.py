@@ -47,7 +47,7 @@ def write_hospital(
         data.synthetic_cohort(num_patients=num_patients, seed=5, sites=[site]),
         seed=5,
         image_size=48,
-        num_workers=0,
+        num_workers=1,
     )
     folder.mkdir(parents=True)
     for name, image in zip(table["image"], images, strict=True):
