@@ -24,8 +24,8 @@ from dpmed.privacy.clipping.layer import compute_dtype, like_weight
 _aten = torch.ops.aten
 
 # Bytes of hidden activations worked on at a time: enough for a matrix product to run at full
-# speed, little enough to stay in the last level of cache.
-CHUNK_BYTES = 4 * 2**20
+# speed, little enough to stay in the last level of cache and to need no large buffers.
+CHUNK_BYTES = 16 * 2**20
 
 
 # timm brings its own GELU modules, with a dummy argument, and no name for their form.
