@@ -36,8 +36,9 @@ from dpmed.privacy.public_settings import (
 __all__ = ["PrivacyPlan", "disabled_plan", "make_plan"]
 
 # For unit=image the statement gives the epsilon of a patient with so many images.
-PATIENT_IMAGE_COUNTS = (2, 5)
+PATIENT_IMAGE_COUNTS = (2, 3, 5, 10)
 _NUM_PROFILE_POINTS = 100
+_PATIENT_COARSEN = 100  # four counts in 3 s, at most .001 above a grid three times as fine
 
 
 def make_plan(
@@ -200,7 +201,7 @@ def _patient_epsilons(steps: Mechanism, delta: float) -> tuple[tuple[int, float]
                 sample_rate=steps.sample_rate,
                 num_steps=steps.num_steps,
                 delta=delta,
-                coarsen=30,
+                coarsen=_PATIENT_COARSEN,
             ),
         )
         for num_images in PATIENT_IMAGE_COUNTS

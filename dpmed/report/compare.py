@@ -14,6 +14,7 @@ import dpmed
 from dpmed.errors import UserError
 from dpmed.report.figures import Figure, write_figures
 from dpmed.report.forest import ForestBlock, ForestRow, ForestTable
+from dpmed.report.geometry_section import PARTS, metric_title
 from dpmed.report.headline import macro_by_group, mapping, reported_split
 from dpmed.report.numbers import (
     Estimate,
@@ -21,7 +22,6 @@ from dpmed.report.numbers import (
     estimate,
     group_name,
     label_name,
-    setting_name,
     slug,
 )
 from dpmed.report.page import make_environment, stamp
@@ -206,11 +206,12 @@ def _geometry(runs: Mapping[str, RunFiles]) -> dict[str, Any]:
     names = [
         name
         for name in dict.fromkeys(key for found in by_run.values() for key in found)
-        if any(estimate(found.get(name)).value is not None for found in by_run.values())
+        if name not in PARTS
+        and any(estimate(found.get(name)).value is not None for found in by_run.values())
     ]
     rows = [
         (run, [estimate(found.get(name)) for name in names])
         for run, found in by_run.items()
         if names
     ]
-    return {"columns": [setting_name(name) for name in names], "rows": rows}
+    return {"columns": [metric_title(name) for name in names], "rows": rows}

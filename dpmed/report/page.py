@@ -25,6 +25,7 @@ from dpmed.report import (
     privacy_section,
     provenance_section,
     subgroups,
+    twin_section,
 )
 from dpmed.report.card import write_card
 from dpmed.report.figures import Figure, write_figures
@@ -57,6 +58,7 @@ SECTIONS = (
     Section(id="performance", title="How good", build=performance.discrimination, is_covered=False),
     Section(id="roc", title="ROC curves", build=performance.roc_curves, is_covered=False),
     Section(id="subgroups", title="For whom", build=subgroups.subgroups, is_covered=False),
+    Section(id="twin", title="What privacy costs", build=twin_section.twin, is_covered=False),
     Section(id="calibration", title="Calibration", build=performance.calibration, is_covered=False),
     Section(id="geometry", title="Representation", build=geometry_section.geometry,
             is_covered=False),
@@ -75,11 +77,12 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def build_report(run_dir: Path) -> Path:
+def build_report(run_dir: Path, *, twin: Path | None = None) -> Path:
     """Writes `report/index.html`, `report/report.md` and `report/figures/` of a run.
 
     Args:
         run_dir: a run folder; whatever it lacks is said in place.
+        twin: folder of the run to compare it with by patient; without one there is no such part.
 
     Returns:
         The page.
@@ -88,10 +91,11 @@ def build_report(run_dir: Path) -> Path:
         The page loads nothing from elsewhere, holds no patient id that the folder's tables name,
         and no image unless the data sheet declares the data synthetic.
     """
-    run = read_run(Path(run_dir))
+    run = read_run(Path(run_dir), twin=twin)
     figures: list[Figure] = []
     environment = make_environment()
-    sections = [(section, _render(environment, section, run, figures)) for section in SECTIONS]
+    shown = [section for section in SECTIONS if section.id != "twin" or twin is not None]
+    sections = [(section, _render(environment, section, run, figures)) for section in shown]
     page = environment.get_template("page.html").render(
         title=page_title(run),
         run=run.run,
@@ -101,7 +105,7 @@ def build_report(run_dir: Path) -> Path:
         sections=sections,
         warnings=provenance_section.warnings(run),
         problems=[text for name, text in run.problems.items() if not _is_expected(name, run)],
-        outside=[section for section in SECTIONS if not section.is_covered],
+        outside=[section for section in shown if not section.is_covered],
         version=dpmed.__version__,
     )
     folder = run.folder / "report"

@@ -55,7 +55,12 @@ def auroc_scale(estimates: Sequence[Estimate]) -> IntervalScale:
 
 
 def interval_figure(
-    rows: Sequence[IntervalRow], *, name: str, title: str, reference: float | None = None
+    rows: Sequence[IntervalRow],
+    *,
+    name: str,
+    title: str,
+    reference: float | None = None,
+    scale: IntervalScale | None = None,
 ) -> Figure:
     """The rows as one picture with their names and numbers.
 
@@ -64,11 +69,12 @@ def interval_figure(
         name: file name without ending.
         title: words of the axis.
         reference: value of the dashed line, such as the result over everybody.
+        scale: of the axis; that of AUROCs when left out.
     """
     num_headings = len({row.heading for row in rows if row.heading})
     height = _TOP + _ROW * (len(rows) + num_headings) + 40
     drawing = Drawing(width=_WIDTH, height=height, label=f"{title}, one row a group")
-    scale = auroc_scale([row.estimate for row in rows])
+    scale = scale or auroc_scale([row.estimate for row in rows])
     left, right = _NAMES, _WIDTH - _NUMBERS
     frame = Frame(
         drawing=drawing, left=left, right=right, top=_TOP - 12, bottom=height - 36,

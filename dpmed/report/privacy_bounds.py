@@ -32,6 +32,11 @@ class PriorBound:
     blind: float
     bound: float
 
+    @property
+    def advantage(self) -> float:
+        """How many more guesses are right, at most, than without the weights."""
+        return self.bound - self.blind
+
 
 def profile_points(plan: Any) -> list[tuple[float, float]]:
     """Pairs (epsilon, delta) of the plan, ascending in epsilon; empty where it has none."""

@@ -27,6 +27,8 @@ PLAN_FIELDS = {
     "epsilon": ("Epsilon", "the guarantee; smaller is stronger"),
     "delta": ("Delta", "probability that the guarantee fails"),
     "accountant": ("Accountant", "how epsilon was computed"),
+    "mu": ("Gaussian DP, mu", "the whole privacy profile in one number"),
+    "mu_regret": ("Regret of mu", "how far mu overstates the leak; above 0.01 read the profile"),
     "num_units": ("Units N", "declared public, never counted"),
     "expected_batch_size": ("Expected batch size", "units a step, on average; declared public"),
     "sample_rate": ("Sample rate", "chance of a unit to take part in a step"),
@@ -72,7 +74,10 @@ def privacy(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         "unit": str(plan.get("unit", "unit")),
         "dp_enabled": run.dp_enabled,
         "covered": _sentences(plan.get("covered"), DEFAULT_COVERED) if run.is_private else [],
-        "not_covered": _sentences(plan.get("not_covered"), DEFAULT_NOT_COVERED),
+        "not_covered": [
+            *_sentences(plan.get("not_covered"), DEFAULT_NOT_COVERED),
+            *_other_runs(run.run.get("budget")),
+        ],
     }
 
 
@@ -173,6 +178,17 @@ def _budget(found: object) -> str:
     if others:
         words += f" {len(others)} further runs had no secret noise; releasing one voids this."
     return words
+
+
+def _other_runs(found: object) -> list[str]:
+    """Runs on the same data set that settings may have been chosen by."""
+    runs = list(found.get("run_ids") or []) if isinstance(found, Mapping) else []
+    if len(runs) < 2:
+        return []
+    return [
+        f"{len(runs) - 1} other private runs on this data set are in its ledger. If this run was "
+        "chosen by comparing it with them, their budgets are spent too (see the budget ledger)."
+    ]
 
 
 def _sentences(found: object, default: Sequence[str]) -> list[str]:

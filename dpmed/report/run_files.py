@@ -36,7 +36,11 @@ class Unavailable(Exception):  # noqa: N818 - no error: a part that the files do
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What one run folder holds, as plain mappings; empty where a file could not be read."""
+    """What one run folder holds, as plain mappings; empty where a file could not be read.
+
+    Attributes:
+        twin: folder of the run that this one is compared with, as a rule the same without DP.
+    """
 
     folder: Path
     plan: Mapping[str, Any]
@@ -47,6 +51,7 @@ class RunFiles:
     ledger: tuple[Mapping[str, Any], ...]
     predictions: Mapping[str, pd.DataFrame]
     problems: Mapping[str, str]
+    twin: Path | None = None
 
     def need(self, name: str) -> Mapping[str, Any]:
         """The content of one of the JSON files, by file name.
@@ -82,11 +87,12 @@ class RunFiles:
         return self.plan.get("private") is True and self.dp_enabled
 
 
-def read_run(run_dir: Path) -> RunFiles:
+def read_run(run_dir: Path, *, twin: Path | None = None) -> RunFiles:
     """Reads every file of a run folder that the report uses.
 
     Args:
         run_dir: the folder that holds `plan.json`, `metrics.json` and their companions.
+        twin: folder of the run to compare it with.
     """
     problems: dict[str, str] = {}
 
@@ -116,6 +122,7 @@ def read_run(run_dir: Path) -> RunFiles:
         ledger=attempt("ledger.jsonl", _read_ledger, ()),
         predictions={split: table for split, table in predictions.items() if len(table)},
         problems=problems,
+        twin=twin,
     )
 
 

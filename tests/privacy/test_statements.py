@@ -84,8 +84,8 @@ def test_the_unit_image_gives_the_epsilon_of_patients(image_plan: PrivacyPlan) -
     text = image_plan.statement()
     assert "each single training image, NOT each patient" in text
     epsilons = dict(image_plan.patient_epsilon)
-    assert sorted(epsilons) == [2, 5]
-    assert 1.5 * image_plan.epsilon < epsilons[2] < epsilons[5]
+    assert sorted(epsilons) == [2, 3, 5, 10]
+    assert 1.5 * image_plan.epsilon < epsilons[2] < epsilons[5] < epsilons[10]
     for num_images, epsilon in epsilons.items():
         assert f"{round_up(epsilon)} for a patient with {num_images} images" in text
 

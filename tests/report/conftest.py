@@ -114,12 +114,29 @@ def make_plan(*, epsilon: float | None = 8.0, private: bool = True, unit: str = 
 
 
 def make_geometry() -> dict:
-    """Geometry as `dpmed.evaluation.geometry` names it, with invented values."""
+    """Geometry as `dpmed.evaluation.representation` names it, with invented values."""
     names = ("displacement", "linear_cka", "effective_dimension", "initial_effective_dimension")
+    utilities = ("probe_utility", "end_to_end_utility", "private_probe_utility")
+    utilities += tuple(f"initial_{name}" for name in utilities[:2])
     counts = {"num_images": 412, "num_patients": 160}
+    cases = {"num_positive": 40, "num_negative": 372}
+
+    def of(start: float) -> dict:
+        return {
+            name: {"value": start + i, "ci_low": start + i - 0.25, "ci_high": start + i + 0.125}
+            | counts
+            for i, name in enumerate(names)
+        }
+
     return {
-        name: {"value": 0.75 + index, "ci_low": 0.5 + index, "ci_high": 0.875 + index, **counts}
-        for index, name in enumerate(names)
+        **of(0.75),
+        **{
+            name: {"value": 0.7 + i / 64, "ci_low": 0.6, "ci_high": 0.9, **cases}
+            for i, name in enumerate(utilities)
+        },
+        "stages": {f"stage {stage}": of(0.5 + stage / 8) for stage in range(1, 5)},
+        "subgroups": {"sex": {"F": of(0.8125), "M": of(0.9375)}},
+        "private_probe": {"epsilon": 8.0, "delta": 1e-5, "unit": "patient"},
     }
 
 

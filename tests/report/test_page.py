@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dpmed.report.page import SECTIONS, build_report
+from tests.report.conftest import LABELS, make_plan
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "circle", "line", "polyline", "polygon", "rect"}
 LOADING = {"src", "srcset", "data", "poster", "action", "background", "xlink:href"}
@@ -53,15 +54,29 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def build(run_dir: Path) -> tuple[str, Page]:
-    html = build_report(run_dir).read_text(encoding="utf-8")
+def build(run_dir: Path, **options: Path) -> tuple[str, Page]:
+    html = build_report(run_dir, **options).read_text(encoding="utf-8")
     return html, Page(html)
+
+
+def make_twin(run_dir: Path, twin: Path) -> Path:
+    """The same run without DP: the same patients, the truth shining through its scores."""
+    shutil.copytree(run_dir, twin)
+    path = twin / "predictions" / "test.parquet"
+    table = pd.read_parquet(path)
+    for label in LABELS:
+        better = 0.9 * table[f"prob_{label}"] + 0.1 * table[f"label_{label}"].fillna(0)
+        table[f"prob_{label}"] = better.astype("float32")
+    table.to_parquet(path)
+    (twin / "plan.json").write_text(json.dumps(make_plan(epsilon=None)))
+    return twin
 
 
 @pytest.fixture(scope="module")
 def built(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Page, Path]:
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("built") / "run"))
-    return *build(folder), folder
+    root = tmp_path_factory.mktemp("built")
+    folder = Path(shutil.copytree(finished_run, root / "run"))
+    return *build(folder, twin=make_twin(finished_run, root / "no_dp")), folder
 
 
 def numbers_of(tree: object) -> Iterator[float]:
@@ -152,6 +167,41 @@ def test_figures_are_also_files(built: tuple[str, Page, Path]) -> None:
     assert written["Pneumonia"] == pytest.approx(expected)
 
 
+def test_the_twin_is_compared_by_patient_label_and_group(built: tuple[str, Page, Path]) -> None:
+    html, _, folder = built
+    part = Page(html.split('<section id="twin">')[1].split("</section>")[0]).text
+    assert "no_dp (no differential privacy)" in part
+    found = json.loads((folder / "report" / "differences_twin.json").read_text())
+    for entry in (found["auroc"]["macro"], found["subgroups"]["sex"]["F"]["auroc"]["macro"]):
+        assert entry["ci_high"] < 0
+        assert f"{entry['value']:.3f}".replace("-", "−") in part
+    assert (folder / "report" / "figures" / "differences_twin.svg").is_file()
+
+
+def test_a_twin_on_other_images_is_refused_in_place(small_run: Path, tmp_path: Path) -> None:
+    twin = make_twin(small_run, tmp_path / "no_dp")
+    path = twin / "predictions" / "test.parquet"
+    pd.read_parquet(path).head(30).to_parquet(path)
+    html, page = build(small_run, twin=twin)
+    assert "cannot be compared" in page.text
+    assert "the image ids do not match" in page.text
+    assert "SECRETPATIENT" not in html
+    assert "Mean over labels" in page.text
+
+
+def test_geometry_that_files_do_not_give_says_why(
+    small_run: Path, edit_json: Callable[..., None]
+) -> None:
+    patient = pd.read_parquet(small_run / "predictions" / "test.parquet")["patient_id"][0]
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    geometry = {"displacement": metrics["geometry"]["displacement"]}
+    geometry["unavailable"] = {"stages": f"trained_test_stage1.npy of {patient} is truncated."}
+    edit_json(small_run / "metrics.json", geometry=geometry)
+    _, page = build(small_run)
+    assert "Stages: trained_test_stage1.npy of [patient] is truncated." in page.text
+    assert "Displacement" in page.text
+
+
 def test_rebuilding_gives_the_same_bytes(small_run: Path) -> None:
     first, _ = build(small_run)
     second, _ = build(small_run)
@@ -238,7 +288,7 @@ def test_damaged_file_is_said_in_place(small_run: Path, name: str, damage: str) 
     _, page = build(small_run)
     assert page.unbalanced == []
     sections = {value for tag, key, value in page.attributes if (tag, key) == ("section", "id")}
-    assert {section.id for section in SECTIONS} <= sections
+    assert {section.id for section in SECTIONS if section.id != "twin"} <= sections
     if name in ("metrics.json", "plan.json", "run.json", "data_sheet.json", "config.yaml"):
         assert name in page.text
     if name != "metrics.json":
