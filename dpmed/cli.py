@@ -25,6 +25,8 @@ examples:
   dpmed collect outputs/sweeps/cxr_eps8          one table and one plot of a sweep
   dpmed release RUN --output FOLDER              the weights, the plan and the model card alone
   dpmed predict FOLDER a.png b.dcm               probabilities by a released model
+  dpmed evaluate run=RUN data=chestxray14 data.root=DIR   a finished model on other patients
+  dpmed matrix RUN RUN RUN                       each model on every other one's test patients
 
 training: python train.py --help
 """
@@ -118,6 +120,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", type=Path, help="a CSV file; the terminal where left out")
     predict.set_defaults(run=_predict)
+
+    evaluate = commands.add_parser("evaluate", help="a finished model on another data set")
+    evaluate.add_argument(
+        "words",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="run=RUN data=NAME and the settings of that data set, as train.py takes them",
+    )
+    evaluate.add_argument(
+        "--split",
+        choices=("test", "all"),
+        default="test",
+        help="the data set's test patients (default), or everyone in it",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+    matrix = commands.add_parser("matrix", help="models of several sites on one another's patients")
+    matrix.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN",
+        help="run folders or folders of runs; data=NAME and its settings add one more test site",
+    )
+    matrix.add_argument("--output", type=Path, default=Path("outputs/matrix"))
+    matrix.set_defaults(run=_matrix)
     return parser
 
 
@@ -168,6 +195,27 @@ def _predict(parsed: argparse.Namespace) -> None:
     unreadable = predict_to_csv(parsed.folder, parsed.images, parsed.output or sys.stdout)
     if unreadable:
         sys.exit(f"error: {len(unreadable)} images have no probability; they are named above.")
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    runs = [word.removeprefix("run=") for word in parsed.words if word.startswith("run=")]
+    if len(runs) != 1:
+        raise UserError("name one run: dpmed evaluate run=RUN data=NAME")
+    from dpmed.compose import compose_data
+    from dpmed.stages.external import evaluate_external
+
+    other = compose_data([word for word in parsed.words if not word.startswith("run=")])
+    print(evaluate_external(_existing(Path(runs[0])), other, split=parsed.split))
+
+
+def _matrix(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose_data
+    from dpmed.stages.matrix import build_matrix
+
+    settings = [word for word in parsed.words if word.lstrip("+").startswith(("data=", "data."))]
+    folders = [_existing(Path(word)) for word in parsed.words if word not in settings]
+    other = compose_data(settings) if settings else None
+    print(build_matrix(folders, other, parsed.output))
 
 
 def _existing(folder: Path) -> Path:

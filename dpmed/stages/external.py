@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from dpmed.errors import UserError
 from dpmed.evaluation.predictions import make_predictions, write_predictions
 from dpmed.evaluation.run_metrics import EXTERNAL, write_run_metrics
 from dpmed.report.page import build_report
+from dpmed.report.site_matrix import file_name
 from dpmed.stages.finished_run import read_completed_record, read_config, trained_model
 from dpmed.stages.study import load_study
 from dpmed.training.predict import predict_probabilities
@@ -78,15 +78,10 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
     predictions = make_predictions(
         table.drop(columns=dropped), probabilities_NL, labels=config.data.labels
     )
-    path = run_dir / "predictions" / f"{EXTERNAL}{site_name(other)}.parquet"
+    path = run_dir / "predictions" / f"{EXTERNAL}{file_name(other.id)}.parquet"
     write_predictions(predictions, path)
     _describe(path, other, split, lacking, num_images=len(table), split_hash=study.split_hash)
     return path
-
-
-def site_name(other: DataConfig) -> str:
-    """The data set's id as part of a file name, under which `metrics.json` lists it."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", other.id)
 
 
 def _labels(config: RunConfig, other: DataConfig) -> tuple[list[str], list[str]]:
