@@ -26,6 +26,7 @@ examples:
   dpmed release RUN --output FOLDER              the weights, the plan and the model card alone
   dpmed predict FOLDER a.png b.dcm               probabilities by a released model
   dpmed evaluate run=RUN data=chestxray14 data.root=DIR   a finished model on other patients
+  dpmed dashboard --entity ME                    W&B panels over all runs of a project
   dpmed matrix RUN RUN RUN                       each model on every other one's test patients
 
 training: python train.py --help
@@ -136,6 +137,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    dashboard = commands.add_parser(
+        "dashboard", help="the W&B workspace and report over a project's runs, as code"
+    )
+    dashboard.add_argument("--project", default="dpmed", help="logger.project of the runs")
+    dashboard.add_argument("--entity", default="", help="W&B user or team; needed to publish")
+    dashboard.add_argument(
+        "--labels",
+        nargs="+",
+        default=["atelectasis", "cardiomegaly", "pleural_effusion", "pneumonia", "no_finding"],
+        help="labels that get a panel",
+    )
+    dashboard.add_argument(
+        "--spec", type=Path, help="write the specification as JSON instead of publishing; offline"
+    )
+    dashboard.set_defaults(run=_dashboard)
+
     matrix = commands.add_parser("matrix", help="models of several sites on one another's patients")
     matrix.add_argument(
         "words",
@@ -216,6 +233,16 @@ def _matrix(parsed: argparse.Namespace) -> None:
     folders = [_existing(Path(word)) for word in parsed.words if word not in settings]
     other = compose_data(settings) if settings else None
     print(build_matrix(folders, other, parsed.output))
+
+
+def _dashboard(parsed: argparse.Namespace) -> None:
+    from dpmed.report.dashboard import publish, write_specification
+
+    where = {"project": parsed.project, "entity": parsed.entity, "labels": parsed.labels}
+    if parsed.spec is not None:
+        print(write_specification(parsed.spec, **where))
+        return
+    print("\n".join(publish(**where)))
 
 
 def _existing(folder: Path) -> Path:
