@@ -26,9 +26,11 @@ from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.sampling import PoissonSampler, unit_rows
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
 from dpmed.run_record import RunRecord
+from dpmed.stages.augmenting import make_augmentation
 from dpmed.stages.learner import Learner, autocast, device_of
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
 from dpmed.stages.study import Study
+from dpmed.training.augmentation import Augmentation
 from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import LogicalStepLoader
 from dpmed.training.checkpoints import StepCheckpoint
@@ -67,6 +69,7 @@ def train_run(
     optimizer, accountant = _optimizer(config, learner, plan, secrets.stream)
     decay = config.training.ema_decay
     average = WeightAverage(learner.model, decay=decay) if decay else None
+    augmentation = make_augmentation(config, study, record)
     classifier = Classifier(
         model=learner.model,
         gradient_sum=learner.clipper
@@ -81,11 +84,12 @@ def train_run(
         epsilon_after=plan.epsilon_after,
         pos_weight_L=_pos_weight(config, device_of(config)),
         average=average,
+        augmentation=augmentation,
         log_nonprivate_side_outputs=config.logger.log_nonprivate_side_outputs,
     )
     completed = fit(
         classifier,
-        _loader(config, plan, study, secrets, classifier),
+        _loader(config, plan, study, secrets, classifier, augmentation),
         checkpoint=StepCheckpoint(
             run_dir / CHECKPOINT,
             every_steps=config.training.checkpoint_every_steps,
@@ -180,6 +184,7 @@ def _loader(
     study: Study,
     secrets: Secrets,
     classifier: Classifier,
+    augmentation: Augmentation | None,
 ) -> LogicalStepLoader:
     rows = study.rows_of("train")
     if not len(rows):
@@ -202,6 +207,7 @@ def _loader(
         sample_rate=plan.sample_rate,
         views_per_unit=plan.views_per_unit,
         physical_batch_size=config.performance.physical_batch_size,
+        repeat_views=config.privacy.repeat_views,
     )
     return LogicalStepLoader(
         sampler=sampler,
@@ -210,6 +216,7 @@ def _loader(
         targets_NL=targets_NL,
         num_steps=secrets.num_steps,
         completed_steps=lambda: classifier.completed_steps,
+        augmentation=augmentation,
     )
 
 
