@@ -19,6 +19,7 @@ _EPILOG = """\
 examples:
   dpmed plan experiment=cxr_eps8                 the guarantee and cost of a run, before any data
   dpmed plan data=manifest data.id=my-hospital data.path=my.csv privacy.num_units=4000
+  dpmed prepare data=chexpert data.root=DIR      decode a data set once; goes on where it stopped
   dpmed report outputs/cxr_eps8/RUN              rebuild metrics, tables and plots of a run
   dpmed report RUN --twin RUN                    what privacy costs, by label and group
   dpmed compare RUN RUN                          differences with intervals, paired by patient
@@ -26,6 +27,7 @@ examples:
   dpmed release RUN --output FOLDER              the weights, the plan and the model card alone
   dpmed predict FOLDER a.png b.dcm               probabilities by a released model
   dpmed evaluate run=RUN data=chestxray14 data.root=DIR   a finished model on other patients
+  dpmed overlap --private DIR --public DIR       which images are in both, as they are or changed
   dpmed dashboard --entity ME                    W&B panels over all runs of a project
   dpmed matrix RUN RUN RUN                       each model on every other one's test patients
 
@@ -60,6 +62,23 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="KEY=VALUE", help="the words that train.py would get"
     )
     plan.set_defaults(run=_plan)
+
+    prepare = commands.add_parser(
+        "prepare", help="decode the images of a data set once into the cache that training reads"
+    )
+    prepare.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="the words that train.py would get, such as data=chexpert data.root=DIR scale=gpu",
+    )
+    prepare.add_argument(
+        "--num-workers", type=int, help="processes; all cores where left out, 0 for none"
+    )
+    prepare.add_argument(
+        "--skipped", type=Path, metavar="FILE", help="write every left-out image here as CSV"
+    )
+    prepare.set_defaults(run=_prepare)
 
     report = commands.add_parser(
         "report", help="measure and show a run again from its files, without a model"
@@ -137,6 +156,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
+    overlap = commands.add_parser(
+        "overlap", help="which images of a private set are already in a public corpus"
+    )
+    for side in ("private", "public"):
+        overlap.add_argument(
+            f"--{side}",
+            nargs="+",
+            required=True,
+            metavar="WORD",
+            help="a folder of images, or data=NAME and its settings as train.py takes them",
+        )
+    overlap.add_argument("--output", type=Path, default=Path("outputs/overlap"))
+    overlap.add_argument("--controls", type=int, default=200, help="synthetic images looked for")
+    overlap.add_argument("--planted", type=int, default=100, help="copies that should be found")
+    overlap.add_argument("--num-workers", type=int, default=2, help="threads that decode")
+    overlap.set_defaults(run=_overlap)
+
     dashboard = commands.add_parser(
         "dashboard", help="the W&B workspace and report over a project's runs, as code"
     )
@@ -170,6 +206,21 @@ def _plan(parsed: argparse.Namespace) -> None:
     from dpmed.estimate import describe_plan
 
     print(describe_plan(compose(parsed.overrides)))
+
+
+def _prepare(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose
+    from dpmed.stages.preparation import prepare_data, write_skipped
+
+    config = compose(parsed.overrides)
+    try:
+        prepared = prepare_data(config.data, num_workers=parsed.num_workers)
+    except KeyboardInterrupt:
+        sys.exit("stopped: what is prepared is kept, and the same command goes on from there.")
+    print(prepared.summary())
+    if parsed.skipped is not None:
+        write_skipped(prepared.skipped, parsed.skipped)
+    prepared.check()
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -233,6 +284,27 @@ def _matrix(parsed: argparse.Namespace) -> None:
     folders = [_existing(Path(word)) for word in parsed.words if word not in settings]
     other = compose_data(settings) if settings else None
     print(build_matrix(folders, other, parsed.output))
+
+
+def _overlap(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose_data
+    from dpmed.stages.overlap import data_set, find_overlap, folder_of_images
+
+    private, public = (
+        data_set(compose_data(words))
+        if any(word.startswith("data=") for word in words)
+        else folder_of_images(_existing(Path(words[0])))
+        for words in (parsed.private, parsed.public)
+    )
+    page = find_overlap(
+        private,
+        public,
+        parsed.output,
+        num_controls=parsed.controls,
+        num_planted=parsed.planted,
+        num_workers=parsed.num_workers,
+    )
+    print(page)
 
 
 def _dashboard(parsed: argparse.Namespace) -> None:

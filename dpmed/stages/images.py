@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +19,14 @@ from dpmed.stages.tables import image_root
 
 
 def load_images(
-    config: DataConfig, table: pd.DataFrame, *, num_workers: int, max_skipped: int
+    config: DataConfig, table: pd.DataFrame, *, num_workers: int | None, max_skipped: int
 ) -> data.ImageStore:
     """The images of a table, from the cache where they are in it.
 
     Args:
         config: where images lie or how they are drawn, and what is done to each.
         table: the rows, as `split_table` gives them.
-        num_workers: processes that decode or draw.
+        num_workers: processes that decode or draw; None for all cores where there is enough to do.
         max_skipped: how many images may be left out, those that the reader did not find included.
 
     Raises:
@@ -53,14 +54,14 @@ def load_images(
 
 
 def _renderer(
-    config: SyntheticData, num_workers: int
+    config: SyntheticData, num_workers: int | None
 ) -> Callable[[pd.DataFrame], NDArray[np.uint8]]:
     def render(rows: pd.DataFrame) -> NDArray[np.uint8]:
         return data.render_radiographs(
             rows,
             seed=config.seed,
             image_size=config.preprocessing.image_size,
-            num_workers=max(1, num_workers),
+            num_workers=max(1, os.cpu_count() or 1 if num_workers is None else num_workers),
         )
 
     return render
