@@ -17,7 +17,6 @@ from typing import Any
 from dpmed.errors import UserError
 
 _METADATA_KEY = "dpmed_provenance"
-_NUM_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +116,14 @@ def refuse_if_seen(
                 f"{seen.name!r} (data_id={data_id}), so epsilon would not cover what they know of "
                 f"its patients. Start from other weights: init=scratch, imagenet or dinov3."
             )
-        overlap = sorted(private.intersection(seen.patient_hashes))
+        overlap = private.intersection(seen.patient_hashes)
         if overlap:
+            # Neither ids nor hashes: messages are kept in run.json and shown in reports.
             raise UserError(
                 f"init: the weights {_label(provenance)} were fitted on {seen.name!r}, which "
-                f"shares {len(overlap)} patients with the private training data (first hashes: "
-                f"{', '.join(overlap[:_NUM_SHOWN])}). Start from other weights, or take these "
-                f"patients out of the training split."
+                f"shares {len(overlap)} patients with the private training data (hashes of patient "
+                f"ids were compared). Start from other weights, or take these patients out of the "
+                f"training split."
             )
 
 
