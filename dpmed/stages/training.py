@@ -27,14 +27,15 @@ from dpmed.privacy.sampling import PoissonSampler, unit_rows
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
 from dpmed.run_record import RunRecord
 from dpmed.stages.augmenting import make_augmentation
-from dpmed.stages.learner import Learner, autocast, device_of
+from dpmed.stages.learner import Learner, autocast, device_of, input_shape
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
 from dpmed.stages.study import Study
+from dpmed.stages.training_inputs import TrainingInputs, make_training_inputs
 from dpmed.training.augmentation import Augmentation
 from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import LogicalStepLoader
 from dpmed.training.checkpoints import StepCheckpoint
-from dpmed.training.classifier import Classifier, PlainGradientSum
+from dpmed.training.classifier import Classifier
 from dpmed.training.fit import fit
 from dpmed.training.loss import per_view_loss
 from dpmed.training.schedule import learning_rate_factor, make_optimizer
@@ -70,10 +71,12 @@ def train_run(
     decay = config.training.ema_decay
     average = WeightAverage(learner.model, decay=decay) if decay else None
     augmentation = make_augmentation(config, study, record)
+    inputs = make_training_inputs(
+        config, learner, study, augmentation, expected_batch_size=plan.expected_batch_size
+    )
     classifier = Classifier(
         model=learner.model,
-        gradient_sum=learner.clipper
-        or PlainGradientSum(learner.model, expected_batch_size=plan.expected_batch_size),
+        gradient_sum=inputs.gradient_sum,
         optimizer=optimizer,
         learning_rate_factor=learning_rate_factor(
             schedule=config.training.schedule,
@@ -89,7 +92,7 @@ def train_run(
     )
     completed = fit(
         classifier,
-        _loader(config, plan, study, secrets, classifier, augmentation),
+        _loader(config, plan, study, secrets, classifier, augmentation, inputs),
         checkpoint=StepCheckpoint(
             run_dir / CHECKPOINT,
             every_steps=config.training.checkpoint_every_steps,
@@ -132,11 +135,10 @@ def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
     if clipper is None:
         return
     parameter = next(learner.model.parameters())
-    size = config.data.preprocessing.image_size
     inputs_V, targets_V = synthetic_batch(
         num_units=4,
         views_per_unit=clipper.views_per_unit,
-        image_shape=(1, size, size),
+        image_shape=input_shape(config),
         num_labels=len(config.data.labels),
         dtype=parameter.dtype,
         device=parameter.device,
@@ -185,6 +187,7 @@ def _loader(
     secrets: Secrets,
     classifier: Classifier,
     augmentation: Augmentation | None,
+    inputs: TrainingInputs,
 ) -> LogicalStepLoader:
     rows = study.rows_of("train")
     if not len(rows):
@@ -211,8 +214,8 @@ def _loader(
     )
     return LogicalStepLoader(
         sampler=sampler,
-        images_NHW=study.images_NHW,
-        image_rows=rows,
+        images_NHW=inputs.inputs_N,
+        image_rows=inputs.rows,
         targets_NL=targets_NL,
         num_steps=secrets.num_steps,
         completed_steps=lambda: classifier.completed_steps,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class LogicalStepLoader:
 
     Args:
         sampler: decides who takes part in each step.
-        images_NHW: uint8 pixels of the whole study, memory-mapped or not.
+        images_NHW: uint8 pixels, memory-mapped or not; or features (N, D) in their place.
         image_rows: the image of each row of the training table.
         targets_NL: 1, 0 or NaN by row of the training table.
         num_steps: logical steps planned.
@@ -68,7 +69,7 @@ class LogicalStepLoader:
         self,
         *,
         sampler: PoissonSampler,
-        images_NHW: NDArray[np.uint8],
+        images_NHW: NDArray[Any],
         image_rows: NDArray[np.int64],
         targets_NL: NDArray[np.float32],
         num_steps: int,
@@ -92,7 +93,7 @@ class LogicalStepLoader:
         rows_V = batch.rows_BK.reshape(-1)
         weights_V = batch.weights_BK.reshape(-1).astype(np.float32)
         real_V = weights_V > 0
-        images_VHW = np.zeros((len(rows_V), *self.images_NHW.shape[1:]), dtype=np.uint8)
+        images_VHW = np.zeros((len(rows_V), *self.images_NHW.shape[1:]), self.images_NHW.dtype)
         images_VHW[real_V] = self.images_NHW[self.image_rows[rows_V[real_V]]]
         targets_VL = np.zeros((len(rows_V), self.targets_NL.shape[1]), dtype=np.float32)
         targets_VL[real_V] = self.targets_NL[rows_V[real_V]]
