@@ -328,6 +328,7 @@ class PerformanceConfig:
     clipping_engine: Literal["onepass", "opacus_hooks", "opacus_functorch"]
     channels_last: bool
     num_threads: Annotated[int, Field(ge=0)]
+    keep_freed_memory: bool
     num_workers: Annotated[int, Field(ge=0)]
 
 
