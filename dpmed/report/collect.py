@@ -19,6 +19,7 @@ from dpmed.report.sweep_figures import geometry_figures, site_figures, sweep_fig
 from dpmed.report.sweep_geometry import correlation_records, correlation_rows, scatter_figures
 from dpmed.report.sweep_means import condition_means
 from dpmed.report.sweep_runs import Sweep, find_runs, read_sweep
+from dpmed.report.sweep_settings import setting_figures
 from dpmed.report.sweep_tables import (
     condition_rows,
     group_headings,
@@ -29,7 +30,7 @@ from dpmed.report.sweep_tables import (
 )
 from dpmed.report.sweep_words import joint_budget, sentences
 
-_PARTS = ("main", "by_group", "sites", "geometry", "scatter")
+_PARTS = ("main", "settings", "by_group", "sites", "geometry", "scatter")
 
 
 def collect(sweep_dir: Path) -> Path:
@@ -77,6 +78,7 @@ def _figures(sweep: Sweep, means: pd.DataFrame) -> dict[str, list[Figure]]:
     against_epsilon = sweep_figures(sweep, means)
     return {
         "main": against_epsilon[:1],
+        "settings": setting_figures(sweep, means),
         "by_group": against_epsilon[1:],
         "sites": site_figures(sweep, means),
         "geometry": geometry_figures(sweep, means),

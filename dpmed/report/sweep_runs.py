@@ -161,6 +161,7 @@ def _row(name: str, run: RunFiles, varying: list[str]) -> dict[str, Any]:
         **{setting: str(settings.get(setting, "")) for setting in varying},
         "dataset": str(settings.get("data.id", "")),
         "initialisation": str(settings.get("init.source", "")),
+        "num_parameters": run.run.get("num_parameters"),
         "config_hash": run.run.get("config_hash"),
         "split_hash": run.run.get("split_hash"),
         "code_version": run.run.get("code_version"),

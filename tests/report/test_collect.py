@@ -152,6 +152,33 @@ def test_page_shows_both_honest_summaries_and_the_joint_budget(sweep_dir: Path) 
     assert "at most epsilon 54 " in text
 
 
+def test_a_swept_number_and_the_model_size_are_axes(
+    sweep_dir: Path, edit_json: Callable[..., None]
+) -> None:
+    """Half of the data stands left of all of it; a model stands where its parameters are."""
+    for folder in sweep_dir.iterdir():
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        is_large = config["init"]["source"] == "imagenet"
+        config["data"]["fraction"] = 1.0 if is_large else 0.5
+        config["model"]["name"] = "convnext_tiny" if is_large else "convnext_atto"
+        config["init"]["source"] = "scratch"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        edit_json(folder / "run.json", num_parameters=28_000_000 if is_large else 3_400_000)
+    collect(sweep_dir)
+    for name, expected in (
+        ("auroc_data_fraction", [0.5, 1.0]),
+        ("auroc_model_name", [3_400_000, 28_000_000]),
+    ):
+        points = pd.read_csv(sweep_dir / "figures" / f"{name}.csv")
+        assert sorted(points["place"].unique()) == expected
+        assert len(points) == 6
+        largest = points[points["place"] == expected[1]].sort_values("series")
+        without = largest[largest["series"].str.startswith("no DP")]
+        assert without["value"].item() == pytest.approx(np.mean(AUROC[None]) + 0.02)
+        assert (sweep_dir / "figures" / f"{name}.svg").is_file()
+    assert "By setting" in (sweep_dir / "index.html").read_text(encoding="utf-8")
+
+
 def test_figures_draw_every_mean_and_the_reference(sweep_dir: Path) -> None:
     collect(sweep_dir)
     data = pd.read_csv(sweep_dir / "figures" / "epsilon_auroc.csv")
