@@ -7,7 +7,7 @@ an image's name or a patient's id. `dpmed.report.dashboard` lays panels over the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def _is_estimate(entry: Any) -> bool:
 
 
 def _table(block: Mapping[str, Any], places: tuple[str, ...]) -> wandb.Table:
-    rows = [
+    rows: list[Iterable[Any]] = [
         [*path, *[entry.get(field) for field in _VALUES]]
         for path, entry in _estimates(block, len(places))
     ]
@@ -124,7 +124,9 @@ def _charts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     charts = {}
     for name in CHARTS:
         by_label, title = curves[name]
-        rows = [[label, x, y] for label, curve in by_label.items() for x, y in _points(name, curve)]
+        rows: list[Iterable[Any]] = [
+            [label, x, y] for label, curve in by_label.items() for x, y in _points(name, curve)
+        ]
         if rows:
             table = wandb.Table(columns=["label", "x", "y"], data=rows)
             charts[name] = wandb.plot.line(table, "x", "y", stroke="label", title=title)

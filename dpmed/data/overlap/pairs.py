@@ -27,7 +27,7 @@ Encoder = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 NUM_NEIGHBOURS = 10  # of each encoder
 GATE = 0.80  # coarse correlation: planted duplicates reach .92, neighbours of other people .80
-THRESHOLD = 0.77  # refined correlation: planted duplicates reach .94, other people .59
+THRESHOLD = 0.80  # refined correlation: planted duplicates reach .94, other people .68
 # A picture that was turned with its frame enlarged shrinks in the frame by up to 9 %.
 POSES = (
     (0.0, 1.0), (-2.5, 1.0), (2.5, 1.0), (-2.5, 1.04), (2.5, 1.04), (-5.0, 1.0), (5.0, 1.0),

@@ -119,7 +119,7 @@ def _gauss_newton(
 
     `moved(x) = query(affine x)`, so its gradient is that of the query times the linear part.
     """
-    by_output = np.stack(np.gradient(moved))[:, inside]
+    by_output = np.stack([np.gradient(moved, axis=axis) for axis in (0, 1)])[:, inside]
     by_query = np.linalg.solve(affine[:, :2].T, by_output)
     rows, columns = np.nonzero(inside)
     places = np.stack([rows, columns, np.ones_like(rows)]).astype(np.float32)
