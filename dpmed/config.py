@@ -53,6 +53,7 @@ class _Data:
     """What every data set needs, whatever reads it."""
 
     id: str
+    public_licence: str | None
     unit: Literal["patient", "image"]
     fraction: Annotated[float, Field(gt=0.0, le=1.0)]
     labels: Annotated[list[str], Field(min_length=1)]
@@ -160,6 +161,13 @@ class TaixRayData(_Release):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class KermanyData(_Release):
+    """Kermany's paediatric radiographs, whose labels and patients are in the file names."""
+
+    reader: Literal["kermany"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ManifestData(_Data):
     """Any hospital's table, CSV or Parquet."""
 
@@ -186,7 +194,7 @@ class VolumeData(_Data):
 
 
 ReleaseData = (
-    ChestXray14Data | CheXpertData | MimicCxrJpgData | PadChestData | VinDrCxrData | TaixRayData
+    ChestXray14Data | KermanyData | CheXpertData | MimicCxrJpgData | PadChestData | VinDrCxrData | TaixRayData
 )
 DataConfig = Annotated[
     SyntheticData | ReleaseData | ManifestData | VolumeData, Field(discriminator="reader")
@@ -237,7 +245,7 @@ ModelConfig = Annotated[ImageModel | SliceModel | InflatedModel, Field(discrimin
 class InitConfig:
     """Where the weights come from before the first private step."""
 
-    source: Literal["scratch", "synthetic", "imagenet", "dinov3", "file"]
+    source: Literal["scratch", "synthetic", "imagenet", "dinov3", "file", "domain"]
     path: str | None
     sha256: str | None
     tag: str | None

@@ -19,6 +19,7 @@ NEEDED = {
         f"data={release}": ["data.root=x"]
         for release in (
             "chestxray14",
+            "kermany",
             "chexpert",
             "mimic_cxr_jpg",
             "padchest",
@@ -30,6 +31,7 @@ NEEDED = {
     "model=convnext_2p5d": VOLUMES,
     "model=convnext3d": VOLUMES,
     "init=file": ["init.path=x.safetensors"],
+    "init=domain": ["init.path=outputs/cxr_pretrain/x"],
 }
 
 

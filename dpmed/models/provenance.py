@@ -28,11 +28,13 @@ class SeenDataSet:
         data_id: What identifies the exact data, e.g. a hash of the study table; empty if unknown.
         patient_hashes: Salted hashes of the patients, in the form that the caller of
             `refuse_if_seen` uses. They leave with the weights: only for public data sets.
+        licence: Under which the data is declared public; empty where it is not.
     """
 
     name: str
     data_id: str = ""
     patient_hashes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,9 @@ class Provenance:
         num_rebuilt: Parameters (scalars) left at random.
         rebuilt: Names of the tensors left at random; empty for scratch, where all of them are.
         stem: What was done to the first convolution, or "unchanged".
+        preprocessing: Settings of the images that the weights were last fitted on; empty if
+            unknown.
+        code_version: Of dpmed, when it wrote the file; empty if it did not.
     """
 
     source: str
@@ -69,11 +74,24 @@ class Provenance:
     num_rebuilt: int = 0
     rebuilt: tuple[str, ...] = ()
     stem: str = "unchanged"
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    code_version: str = ""
 
-    def after_training_on(self, data_set: SeenDataSet, *, labels: Collection[str]) -> Provenance:
+    def after_training_on(
+        self,
+        data_set: SeenDataSet,
+        *,
+        labels: Collection[str],
+        preprocessing: Mapping[str, Any] | None = None,
+        code_version: str = "",
+    ) -> Provenance:
         """What to save with the trained weights: this history plus one more data set."""
         return dataclasses.replace(
-            self, data_sets=(*self.data_sets, data_set), labels=tuple(labels)
+            self,
+            data_sets=(*self.data_sets, data_set),
+            labels=tuple(labels),
+            preprocessing=dict(preprocessing or {}),
+            code_version=code_version,
         )
 
     def summary(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the clipper for its sensitivity and a missing weight file stops the run before a
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -97,7 +97,13 @@ def _start(config: RunConfig) -> tuple[Any, models.Provenance]:
         ls_init_value=config.model.ls_init_value,
         seed=config.seed,
     )
-    provenance = models.initialise(model, init=init.source, labels=config.data.labels, **source)
+    provenance = models.initialise(
+        model,
+        init=init.source,
+        labels=config.data.labels,
+        preprocessing=asdict(config.data.preprocessing),
+        **source,
+    )
     models.refuse_if_seen(provenance, data_id=config.data.id)
     return for_volumes(config, model, provenance)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from dpmed.privacy.plan import PrivacyPlan
 from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.sampling import PoissonSampler, unit_rows
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
-from dpmed.run_record import RunRecord
+from dpmed.run_record import RunRecord, code_version
 from dpmed.stages.augmenting import make_augmentation
 from dpmed.stages.learner import Learner, autocast, device_of, input_shape
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
+from dpmed.stages.shared_patients import hashes_of
 from dpmed.stages.study import Study
 from dpmed.stages.training_inputs import TrainingInputs, make_training_inputs
 from dpmed.training.augmentation import Augmentation
@@ -111,22 +113,39 @@ def train_run(
     assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
     if average is not None:
         with average.in_place():
-            _export(config, learner, run_dir / AVERAGED_WEIGHTS)
-    _export(config, learner, run_dir / WEIGHTS)
+            _export(config, learner, study, run_dir / AVERAGED_WEIGHTS)
+    _export(config, learner, study, run_dir / WEIGHTS)
     merge_lora(learner.model)
     record.update(trained=True)
     secrets.close(record)
     return True
 
 
-def _export(config: RunConfig, learner: Learner, path: Path) -> None:
+def _export(config: RunConfig, learner: Learner, study: Study, path: Path) -> None:
     """Writes the weights in plain timm's names, with what they have seen."""
     path.parent.mkdir(exist_ok=True)
     model = copy.deepcopy(learner.model)
     merge_lora(model)
-    seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
-    provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
+    provenance = learner.provenance.after_training_on(
+        _seen(config, study),
+        labels=config.data.labels,
+        preprocessing=asdict(config.data.preprocessing),
+        code_version=code_version(),
+    )
     save_weights(model, path, provenance)
+
+
+def _seen(config: RunConfig, study: Study) -> SeenDataSet:
+    """What the weights declare; hashes of patients leave only where the data is public."""
+    data = config.data
+    if data.public_licence is None:
+        return SeenDataSet(name=data.id, data_id=data.id)
+    return SeenDataSet(
+        name=data.id,
+        data_id=data.id,
+        patient_hashes=tuple(sorted(hashes_of(study.table.iloc[study.rows_of("train")], data))),
+        licence=data.public_licence,
+    )
 
 
 def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
