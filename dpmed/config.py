@@ -194,7 +194,13 @@ class VolumeData(_Data):
 
 
 ReleaseData = (
-    ChestXray14Data | KermanyData | CheXpertData | MimicCxrJpgData | PadChestData | VinDrCxrData | TaixRayData
+    ChestXray14Data
+    | KermanyData
+    | CheXpertData
+    | MimicCxrJpgData
+    | PadChestData
+    | VinDrCxrData
+    | TaixRayData
 )
 DataConfig = Annotated[
     SyntheticData | ReleaseData | ManifestData | VolumeData, Field(discriminator="reader")

@@ -139,8 +139,8 @@ def check_available(
 ) -> None:
     """Raises UserError unless the start weights can be had; call it before any work.
 
-    Looks at the file (`init=file`, `init=domain`) or in the hub's cache, and only where the cache lacks it asks
-    the hub for the file's header, which takes at most `PROBE_TIMEOUT_SECONDS`.
+    Looks at the file (`init=file`, `init=domain`) or in the hub's cache, and only where the cache
+    lacks it asks the hub for the file's header, which takes at most `PROBE_TIMEOUT_SECONDS`.
 
     Raises:
         UserError: Unknown architecture, init or tag; a missing or different file; no cached copy
