@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dpmed.data.cache.pages import read_rows
 from dpmed.privacy.sampling import PhysicalBatch, PoissonSampler
 from dpmed.training.augmentation import Augmentation
 
@@ -94,7 +95,7 @@ class LogicalStepLoader:
         weights_V = batch.weights_BK.reshape(-1).astype(np.float32)
         real_V = weights_V > 0
         images_VHW = np.zeros((len(rows_V), *self.images_NHW.shape[1:]), self.images_NHW.dtype)
-        images_VHW[real_V] = self.images_NHW[self.image_rows[rows_V[real_V]]]
+        images_VHW[real_V] = read_rows(self.images_NHW, self.image_rows[rows_V[real_V]])
         targets_VL = np.zeros((len(rows_V), self.targets_NL.shape[1]), dtype=np.float32)
         targets_VL[real_V] = self.targets_NL[rows_V[real_V]]
         draws_VP = None
