@@ -6,6 +6,7 @@ Called after `initialise`, so that every source of 2-D weights serves 2.5-D and 
 from __future__ import annotations
 
 import dataclasses
+
 from timm.models.convnext import ConvNeXt
 from torch import nn
 

@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpmed import data
-from dpmed.config import DataConfig, SyntheticData
+from dpmed.config import DataConfig, SyntheticData, VolumeData
 from dpmed.data import synthetic
-from dpmed.stages.tables import image_root
+from dpmed.stages.tables import image_root, is_medmnist, volume_source
 
 
 def load_images(
@@ -32,8 +32,20 @@ def load_images(
     Raises:
         UserError: too many unreadable images, or a cache folder that cannot be written.
     """
-    preprocessing = data.Preprocessing(**asdict(config.preprocessing))
     cache_dir = Path(config.cache_dir).expanduser()
+    skipped_before = [data.SkippedImage(**item) for item in table.attrs.get("skipped", [])]
+    if isinstance(config, VolumeData):
+        is_one_file = is_medmnist(config)  # which each process would have to unpack
+        return data.prepare_volumes(
+            table["image"].tolist(),
+            volume_source(config),
+            data.VolumePreprocessing(**asdict(config.preprocessing)),
+            cache_dir=cache_dir,
+            num_workers=0 if is_one_file else num_workers,
+            max_skipped=max_skipped,
+            skipped_before=skipped_before,
+        )
+    preprocessing = data.Preprocessing(**asdict(config.preprocessing))
     if isinstance(config, SyntheticData):
         return data.prepare_generated(
             table,
@@ -49,7 +61,7 @@ def load_images(
         cache_dir=cache_dir,
         num_workers=num_workers,
         max_skipped=max_skipped,
-        skipped_before=[data.SkippedImage(**item) for item in table.attrs.get("skipped", [])],
+        skipped_before=skipped_before,
     )
 
 
