@@ -192,5 +192,17 @@ def _training_panels() -> list[Any]:
 def _file_panels() -> list[Any]:
     media = wr.MediaBrowser(title="The report of each run", media_keys=["report"], num_columns=1)
     tables = [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES.values()]
-    charts = wr.MediaBrowser(title="Curves", media_keys=[f"{name}_table" for name in CHARTS])
-    return [media, *tables, charts]
+    return [media, *_curve_panels(), *tables]
+
+
+def _curve_panels() -> list[Any]:
+    """W&B's own line charts over the tables that each run logs with its curves."""
+    return [
+        wr.CustomChart(
+            query={"summaryTable": {"tableKey": f"{name}_table"}},
+            chart_name="wandb/line/v0",
+            chart_fields={"x": "x", "y": "y", "stroke": "label"},
+            chart_strings={"title": title},
+        )
+        for name, title in CHARTS.items()
+    ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 CONDITION = "condition"
 EPSILON = "plan/epsilon"
 GAP = "test/gaps/{attribute}/auroc"
-CHARTS = ("roc", "reliability")
+CHARTS = {
+    "roc": "ROC on the test patients",
+    "reliability": "Reliability on the test patients",
+}
 TABLES = {
     "auroc": "results/auroc",
     "subgroups": "results/subgroups",

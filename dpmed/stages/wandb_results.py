@@ -115,17 +115,13 @@ def _estimates(
 def _charts(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """ROC curves and reliability diagrams as W&B's own line charts, one line a label."""
     curves = {
-        "roc": (metrics["splits"]["test"].get("roc", {}), "ROC on the test patients"),
-        "reliability": (
-            metrics["calibration"].get("test", {}).get("reliability", {}),
-            "Reliability on the test patients",
-        ),
+        "roc": metrics["splits"]["test"].get("roc", {}),
+        "reliability": metrics["calibration"].get("test", {}).get("reliability", {}),
     }
     charts = {}
-    for name in CHARTS:
-        by_label, title = curves[name]
+    for name, title in CHARTS.items():
         rows: list[Iterable[Any]] = [
-            [label, x, y] for label, curve in by_label.items() for x, y in _points(name, curve)
+            [label, x, y] for label, curve in curves[name].items() for x, y in _points(name, curve)
         ]
         if rows:
             table = wandb.Table(columns=["label", "x", "y"], data=rows)

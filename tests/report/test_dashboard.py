@@ -10,6 +10,9 @@ import pytest
 from dpmed.cli import main
 from dpmed.report import wandb_keys
 
+# wandb-workspaces declares its own validators in pydantic's older style.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 
 def test_the_specification_asks_for_the_keys_that_runs_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -26,6 +29,7 @@ def test_the_specification_asks_for_the_keys_that_runs_upload(
         for table in wandb_keys.TABLES.values():
             assert table in text
         assert wandb_keys.CONDITION in text
+        assert all(f"{name}_table" in text for name in wandb_keys.CHARTS)
     sections = workspace["spec"]["section"]["panelBankConfig"]["sections"]
     assert next(part["name"] for part in sections if part["panels"]) == "What privacy costs"
     assert "not these figures" in json.dumps(report)
