@@ -76,7 +76,8 @@ def _draw_cell(
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    """The end of a long name, where names of one sweep differ."""
+    return name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"
 
 
 def _table(cells: Mapping[tuple[str, str], Estimate]) -> pd.DataFrame:
