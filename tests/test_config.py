@@ -30,6 +30,8 @@ NEEDED = {
     "data=volumes": [*VOLUMES[1:], "model=convnext3d"],
     "model=convnext_2p5d": VOLUMES,
     "model=convnext3d": VOLUMES,
+    "experiment=ct_eps8": ["data.path=x.npz"],
+    "experiment=ct_nonprivate": ["data.path=x.npz"],
     "init=file": ["init.path=x.safetensors"],
     "init=domain": ["init.path=outputs/cxr_pretrain/x"],
 }

@@ -140,7 +140,8 @@ class SliceAttention(nn.Module):
 def slices_of_planes(volumes: Tensor, *, thickness: int) -> Tensor:
     """Axial, coronal and sagittal slabs of cubes: (N, 1, D, D, D) to (N, S, D, D).
 
-    S = 3 · D / thickness. Each slab is the mean of `thickness` slices; a remainder at the end is left out.
+    S = 3 · D / thickness. Each slab is the mean of `thickness` slices; a remainder at the end is
+    left out.
     """
     assert volumes.ndim == 5, f"volumes must be (N, 1, D, H, W), got {tuple(volumes.shape)}"
     assert len(set(volumes.shape[2:])) == 1, f"volumes must be cubes, got {tuple(volumes.shape)}"

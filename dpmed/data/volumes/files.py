@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -137,7 +138,7 @@ def _read_nifti(path: Path) -> RawVolume:
     import nibabel
     from monai.transforms import LoadImage
 
-    header = nibabel.load(path)
+    header: Any = nibabel.load(path)
     shape = tuple(int(side) for side in header.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -146,7 +147,10 @@ def _read_nifti(path: Path) -> RawVolume:
         raise UnreadableImageError(path, f"it has {described} values: not one 3-D volume")
     if not 0 < np.prod(shape, dtype=np.float64) <= MAX_VOXELS:
         raise UnreadableImageError(path, f"its header claims {'x'.join(map(str, shape))} voxels")
-    volume = LoadImage(reader="NibabelReader", image_only=True, dtype=np.float32)(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MONAI, about readers of other formats
+        load = LoadImage(reader="NibabelReader", image_only=True, dtype=np.float32)
+    volume = load(path)
     affine = np.asarray(volume.affine, dtype=np.float64)
     if affine.shape != (4, 4) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UnreadableImageError(path, "its affine matrix maps voxels to no place")

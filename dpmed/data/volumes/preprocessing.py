@@ -100,9 +100,8 @@ def preprocess_volume(raw: RawVolume, preprocessing: VolumePreprocessing) -> NDA
         raise ValueError("it holds no voxels")
     if not np.isfinite(voxels).all():
         raise ValueError("it holds values that are not finite")
-    volume = MetaTensor(
-        torch.from_numpy(voxels)[None], affine=np.eye(4) if raw.affine is None else raw.affine
-    )
+    affine = np.eye(4) if raw.affine is None else raw.affine
+    volume = MetaTensor(torch.from_numpy(voxels)[None], affine=torch.from_numpy(affine))
     turned = Compose(_turning(preprocessing) if raw.affine is not None else [])(volume)
     steps = [_scaling(turned, preprocessing), *_resizing(tuple(turned.shape[1:]), preprocessing)]
     cube = np.asarray(Compose(steps)(turned)[0])
