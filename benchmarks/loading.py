@@ -10,8 +10,8 @@ clipping, which is what the loader has to keep up with. Every file is read once 
 all variants find it in the system's file cache: work is compared, not disks.
 
 Memory: a fresh process reads every image of a cache twice in random order, for a small and for a
-large cache, and reports the largest resident memory (`VmRSS`, mapped files included) above what it
-was before the first read.
+large cache, and reports the largest resident memory after a batch (`VmRSS`, mapped files included)
+above what it was before the first one.
 """
 
 from __future__ import annotations
