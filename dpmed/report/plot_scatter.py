@@ -32,7 +32,7 @@ def scatter_figure(clouds: Sequence[Cloud], *, name: str, titles: tuple[str, str
     """
     drawing = Drawing(
         width=SMALL,
-        height=SMALL + 14 * len(clouds),
+        height=SMALL + 14 * len(clouds) + 10,
         label=f"{titles[1]} against {titles[0]}, one dot a run",
     )
     points = [point for cloud in clouds for point in cloud.points]
@@ -50,7 +50,7 @@ def scatter_figure(clouds: Sequence[Cloud], *, name: str, titles: tuple[str, str
         for x, y, words in cloud.points:
             tip = f"{words}: {titles[0].lower()} {x:.3g}, {titles[1].lower()} {y:.3f}"
             mark((frame.x(x), frame.y(y)), 3.5, f"dot {css}", tip=tip)
-        row = SMALL + 14 * index + 4
+        row = SMALL + 14 * index + 14
         mark((left + 6, row - 4), 3.5, f"dot {css}")
         drawing.text((left + 16, row), cloud.name, "note")
     rows = [

@@ -42,7 +42,11 @@ class Series:
 
 
 def epsilon_figure(
-    series: Sequence[Series], *, name: str, title: str, is_share: bool = True
+    series: Sequence[Series],
+    *,
+    name: str,
+    title: str,
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
     """The lines of all series on a logarithmic epsilon axis.
 
@@ -50,13 +54,13 @@ def epsilon_figure(
         series: with at least one point between them.
         name: file name without ending.
         title: words above the vertical axis.
-        is_share: whether the quantity lies in [0, 1], which the axis then keeps to.
+        limits: what the quantity, and so the axis, cannot leave; an AUROC's when left out.
     """
     legend = 14 * len(series) + 8
     drawing = Drawing(
         width=_WIDTH, height=_HEIGHT + legend, label=f"{title} against epsilon, {len(series)} lines"
     )
-    extent = _extent(series, is_share=is_share)
+    extent = _extent(series, limits)
     frame = _frame(drawing, series, extent)
     frame.x_axis(_epsilon_ticks(series), "Epsilon (log scale; smaller is more private)")
     frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(*extent, 5)], title)
@@ -84,7 +88,7 @@ def _frame(drawing: Drawing, series: Sequence[Series], extent: tuple[float, floa
     )
 
 
-def _extent(series: Sequence[Series], *, is_share: bool) -> tuple[float, float]:
+def _extent(series: Sequence[Series], limits: tuple[float, float]) -> tuple[float, float]:
     values: list[float] = []
     for line in series:
         values += [float(v) for v in line.points[["value", "low", "high"]].to_numpy().ravel()]
@@ -94,9 +98,7 @@ def _extent(series: Sequence[Series], *, is_share: bool) -> tuple[float, float]:
     known = [value for value in values if value == value]
     low, high = min(known), max(known)
     margin = max(0.01, 0.08 * (high - low))
-    if not is_share:
-        return low - margin, high + margin
-    return max(0.0, low - margin), min(1.0, high + margin)
+    return max(limits[0], low - margin), min(limits[1], high + margin)
 
 
 def _epsilon_ticks(series: Sequence[Series]) -> list[tuple[float, str]]:

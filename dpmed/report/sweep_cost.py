@@ -69,7 +69,7 @@ def _difference(pairs: pd.DataFrame, column: str) -> Estimate:
     values = values[~np.isnan(values)]
     if not len(values):
         return estimate({"value": None, "reason": "not estimable: too few cases in every pair"})
-    low, high = student_interval(values, is_share=False) if len(values) > 1 else (None, None)
+    low, high = student_interval(values, limits=(-1.0, 1.0)) if len(values) > 1 else (None, None)
     return estimate(
         {
             "value": float(values.mean()),

@@ -10,7 +10,7 @@ from dpmed.report.numbers import Estimate, estimate, group_name, slug
 from dpmed.report.plot_matrix import matrix_figure
 from dpmed.report.plot_sweep import Reference, Series, epsilon_figure
 from dpmed.report.sweep_means import GEOMETRY_PREFIX, MACRO
-from dpmed.report.sweep_runs import Sweep
+from dpmed.report.sweep_runs import GEOMETRY, Sweep
 
 
 def sweep_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
@@ -58,9 +58,8 @@ def geometry_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
         shown = [line for line in lines if len(line.points)]
         if shown:
             title = metric_title(metric)
-            figures.append(
-                epsilon_figure(shown, name=f"epsilon_{metric}", title=title, is_share=False)
-            )
+            name, limits = f"epsilon_{metric}", GEOMETRY[metric]
+            figures.append(epsilon_figure(shown, name=name, title=title, limits=limits))
     return figures
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dpmed.report.sweep_runs import Sweep
+from dpmed.report.sweep_runs import GEOMETRY, Sweep
 
 OVER_SEEDS, OVER_PATIENTS = "seeds", "patients"
 MACRO = "auroc.macro"
@@ -52,16 +52,18 @@ def value_columns(sweep: Sweep) -> list[str]:
     return labels + groups + [f"{GEOMETRY_PREFIX}{name}" for name in sweep.geometry]
 
 
-def student_interval(values: np.ndarray, *, is_share: bool = True) -> tuple[float, float]:
+def student_interval(
+    values: np.ndarray, *, limits: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float]:
     """The 95 % interval of a mean of independent results; needs two of them.
 
     Args:
         values: one a run.
-        is_share: whether the ends are cut to [0, 1], as for an AUROC.
+        limits: what the quantity cannot leave; an AUROC's when left out.
     """
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     low, high = float(values.mean() - half), float(values.mean() + half)
-    return (max(0.0, low), min(1.0, high)) if is_share else (low, high)
+    return max(limits[0], low), min(limits[1], high)
 
 
 def _series(named: dict[str, Any], varying: list[str]) -> str:
@@ -79,6 +81,7 @@ def _mean(runs: pd.DataFrame, column: str) -> dict[str, float | None]:
     if len(runs) == 1 and len(values) == 1:
         low, high = runs.iloc[0][f"{column}.low"], runs.iloc[0][f"{column}.high"]
     elif len(values) == len(runs):
-        low, high = student_interval(values, is_share=not column.startswith(GEOMETRY_PREFIX))
+        limits = GEOMETRY.get(column.removeprefix(GEOMETRY_PREFIX), (0.0, 1.0))
+        low, high = student_interval(values, limits=limits)
     mean = float(values.mean()) if len(values) else None
     return {column: mean, f"{column}.low": low, f"{column}.high": high}

@@ -24,15 +24,15 @@ MARKERS = ("run.json", "config.yaml", "error.txt", ".hydra")
 _IGNORED = ("name", "resume", "on_changed_replay", "logger", "performance")
 _SEED = "seed"  # of a run, and of the generator that draws its cohort
 _ALWAYS_NAMED = ("data.id", "model.name", "init.source")
-# The geometry that a sweep follows; the page of a run has all of it.
-GEOMETRY = (
-    "displacement",
-    "effective_dimension",
-    "probe_utility",
-    "end_to_end_utility",
-    "utilisation_gap",
-    "linear_cka",
-)
+# The geometry that a sweep follows, with its bounds; the page of a run has all of it.
+GEOMETRY = {
+    "displacement": (0.0, 4.0),
+    "effective_dimension": (1.0, float("inf")),
+    "probe_utility": (0.0, 1.0),
+    "end_to_end_utility": (0.0, 1.0),
+    "utilisation_gap": (-1.0, 1.0),
+    "linear_cka": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

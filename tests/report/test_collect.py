@@ -242,7 +242,7 @@ def test_the_cost_of_privacy_is_paired_by_seed(sweep_dir: Path) -> None:
     found = costs["epsilon 8, init scratch (3 pairs)"][0]
     expected = np.subtract(AUROC[8.0], AUROC[None])
     assert found.value == pytest.approx(expected.mean())
-    low, high = student_interval(expected, is_share=False)
+    low, high = student_interval(expected, limits=(-1, 1))
     assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
     shutil.rmtree(sweep_dir / "init=scratch,epsilon=None,seed=2")
     sweep = read_sweep(find_runs(sweep_dir))
