@@ -46,6 +46,7 @@ def write_run_metrics(config: RunConfig, run_dir: Path) -> Path:
     notes += _mismatches(predictions, Path(run_dir) / "splits.csv")
     for note in notes:
         logger.warning(note)
+    logger.info("measuring   the representation, from embeddings")
     geometry = measure_representation(
         Path(run_dir),
         labels=config.data.labels,
@@ -54,6 +55,7 @@ def write_run_metrics(config: RunConfig, run_dir: Path) -> Path:
         num_bootstrap=settings.num_bootstrap,
         seed=config.seed,
     )
+    logger.info("measuring   the predictions, on %d resamples", settings.num_bootstrap)
     metrics = evaluate(
         predictions,
         labels=config.data.labels,
