@@ -11,6 +11,7 @@ import pytest
 from dpmed.compose import compose
 from dpmed.errors import UserError
 from dpmed.pipeline import run
+from dpmed.report.tables import summary_table
 from dpmed.stages.declared_size import declared_num_units
 from tests.integration.conftest import SMALL
 
@@ -60,6 +61,7 @@ def test_a_private_run_on_volumes_reaches_its_report(model: str, tmp_path: Path)
     sheet = json.loads((tmp_path / "run" / "data_sheet.json").read_text())
     assert sheet["splits"]["test"]["num_images"] == 16
     assert sheet["splits"]["test"]["num_patients"] is None
+    assert summary_table(tmp_path / "run").startswith("Results on 16 test images\n")
 
 
 def test_the_number_of_volumes_is_published_or_declared(shared_data: Path, tmp_path: Path) -> None:
