@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from dpmed.errors import UserError
 from dpmed.pipeline import run
 from dpmed.report.tables import summary_table
 from dpmed.stages.declared_size import declared_num_units
+from dpmed.stages.study import load_study
 from tests.integration.conftest import SMALL
 
 SHORT = [word for word in SMALL if not word.startswith(("data.", "init", "model."))]
@@ -62,6 +64,35 @@ def test_a_private_run_on_volumes_reaches_its_report(model: str, tmp_path: Path)
     assert sheet["splits"]["test"]["num_images"] == 16
     assert sheet["splits"]["test"]["num_patients"] is None
     assert summary_table(tmp_path / "run").startswith("Results on 16 test images\n")
+
+
+def test_a_table_of_nifti_files_becomes_a_study(tmp_path: Path) -> None:
+    lines = ["image,patient,abnormal,split"]
+    for number, split in enumerate(["train", "train", "validation", "test"]):
+        volume = np.full((8, 8, 8), number, np.int16)
+        volume[0] = 100
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"{number}.nii.gz")
+        lines.append(f"{number}.nii.gz,p{number},{number % 2},{split}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    config = compose(
+        [
+            "data=volumes",
+            "model=convnext3d",
+            "data.id=hospital",
+            f"data.path={tmp_path}/table.csv",
+            "data.columns.patient_id=patient",
+            "data.columns.split=split",
+            "data.preprocessing.image_size=16",
+            f"data.cache_dir={tmp_path}/cache",
+        ]
+    )
+    study = load_study(config.data, unit="patient", num_workers=0)
+    assert study.images_NHW.shape == (4, 16, 16, 16)
+    assert study.rows_of("train").tolist() == [0, 1]
+    assert [int(cube.max()) for cube in study.images_NHW] == [255] * 4
+    (tmp_path / "2.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"2\.nii\.gz: No such file"):
+        load_study(config.data, unit="patient", num_workers=0)
 
 
 def test_the_number_of_volumes_is_published_or_declared(shared_data: Path, tmp_path: Path) -> None:
