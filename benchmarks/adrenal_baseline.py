@@ -68,7 +68,7 @@ def _pooled(volumes: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
         volume.reshape(side, width, side, width, side, width).mean((1, 3, 5), dtype=np.float32)
         for volume in volumes
     ]
-    return np.stack(boxes).reshape(len(volumes), -1) / 255.0
+    return (np.stack(boxes).reshape(len(volumes), -1) / 255.0).astype(np.float32)
 
 
 if __name__ == "__main__":
