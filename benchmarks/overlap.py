@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--chestxray14", type=Path, required=True, help="folder with images/")
     parser.add_argument("--output", type=Path, default=Path("results/overlap"))
     parser.add_argument("--controls", type=int, default=2000)
-    parser.add_argument("--planted", type=int, default=600)
+    parser.add_argument("--planted", type=int, default=400)
     words = parser.parse_args()
     controls, searched = _final_patients(
         [*_kermany(words.kermany), *_chestxray14(words.chestxray14)], words.controls
@@ -144,13 +144,15 @@ def _recall(
     collection = np.array([searched[row].collection for row in rows])
     scale = np.array([change.scale for change in changes])
     degrees = np.abs([change.degrees for change in changes])
+    in_frame = np.array([change.is_in_frame for change in changes])
     quality = np.array([change.quality for change in changes])
     parts = {
         "recall": np.ones(len(rows), bool),
         **{f"recall, {name}": collection == name for name in ("kermany", "chestxray14")},
-        "recall, scale .5 to .71": scale < 0.71,
-        "recall, scale .71 to 1.41": (scale >= 0.71) & (scale < 1.41),
-        "recall, scale 1.41 to 2": scale >= 1.41,
+        "recall, files of another size": ~in_frame,
+        "recall, scaled within the frame": in_frame,
+        "recall, within the frame, scale .5 to .71": in_frame & (scale < 0.71),
+        "recall, within the frame, scale 1.41 to 2": in_frame & (scale >= 1.41),
         "recall, rotation above 3 degrees": degrees > 3,
         "recall, JPEG quality 50 to 64": quality < 65,
     }

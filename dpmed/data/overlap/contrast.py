@@ -3,7 +3,8 @@
 Chest radiographs of different people look alike in grey (correlations above .9); the fine detail,
 divided by its own local strength, does not. Works on one image at a time; decides nothing.
 
-Shapes: H = W = SIZE or SIZE / 2 pixels.
+Shapes: images are kept at KEPT x KEPT pixels and compared at SIZE x SIZE, so that the middle half
+of one can be compared with the whole of another.
 """
 
 from __future__ import annotations
@@ -13,29 +14,38 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-SIZE = 128
+KEPT, SIZE = 256, 128
 _FINE, _COARSE, _NEIGHBOURHOOD = 1.0, 3.0, 6.0  # standard deviations in pixels
 _FLOOR = 1.5  # grey values: weaker local contrast is JPEG noise or an empty border
 _CLIP = 2.5
 
 
 def canonical(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Any greyscale image as uint8 (SIZE, SIZE), stretched to the square and to the full range.
+    """Any greyscale image as uint8 (KEPT, KEPT), stretched to the square and to the full range.
 
     The aspect ratio is not kept, so that a copy which some pipeline squeezed meets its original.
     """
     wide = Image.fromarray(pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32))
-    small = np.asarray(wide.resize((SIZE, SIZE), Image.Resampling.BOX), dtype=np.float32)
+    resampling = Image.Resampling.BILINEAR if min(wide.size) < KEPT else Image.Resampling.BOX
+    small = np.asarray(wide.resize((KEPT, KEPT), resampling), dtype=np.float32)
     low, high = np.percentile(small, [0.5, 99.5])
     scaled = (small - low) * (255.0 / max(high - low, 1e-6))
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def view(image: NDArray[np.uint8], *, zoom: float = 1.0) -> NDArray[np.uint8]:
+    """The middle of a canonical image, 1 / zoom of its width, as uint8 (SIZE, SIZE)."""
+    edge = KEPT * (1 - 1 / zoom) / 2
+    picture = Image.fromarray(image)
+    box = (edge, edge, KEPT - edge, KEPT - edge)
+    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX, box=box))
 
 
 def local_contrast(image: NDArray[np.uint8], *, size: int = SIZE) -> NDArray[np.float32]:
     """Band-passed image over its local strength, float32 (size, size), clipped.
 
     Args:
-        image: what `canonical` returns.
+        image: what `view` returns.
         size: SIZE, or a whole fraction of it.
     """
     grey = shrink(image, size=size)

@@ -18,7 +18,7 @@ _PIXELS, _CELLS, _BINS = 64, 8, 8
 
 
 def gradient_descriptor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Unit vector of _CELLS x _CELLS x _BINS numbers of one canonical image."""
+    """Unit vector of _CELLS x _CELLS x _BINS numbers of one image (SIZE, SIZE)."""
     rows, columns = np.gradient(np.log1p(shrink(image, size=_PIXELS)))
     strength = np.hypot(rows, columns)
     turn = (np.arctan2(rows, columns) % np.pi) * (_BINS / np.pi)
@@ -41,7 +41,7 @@ def gradient_descriptor(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def turned(image: NDArray[np.uint8], degrees: float, zoom: float) -> NDArray[np.uint8]:
-    """The canonical image rotated and enlarged about its centre; edge pixels are repeated."""
+    """An image (SIZE, SIZE) rotated and enlarged about its centre; edge pixels are repeated."""
     angle = np.deg2rad(degrees)
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
     centre = np.full(2, (SIZE - 1) / 2)

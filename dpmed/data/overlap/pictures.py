@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dpmed.data.decoding import UnreadableImageError, read_pixels
-from dpmed.data.overlap.contrast import SIZE, canonical
+from dpmed.data.overlap.contrast import KEPT, canonical
 from dpmed.data.pixel_hash import pixel_hash
 from dpmed.data.preprocessing import Preprocessing
 from dpmed.errors import UserError
@@ -61,7 +61,7 @@ def read_pictures(
     Raises:
         UserError: none of the images can be decoded.
     """
-    settings = Preprocessing(image_size=SIZE)  # only how DICOM is read; nothing else is used of it
+    settings = Preprocessing(image_size=KEPT)  # only how DICOM is read; nothing else is used of it
 
     def read(name: str) -> tuple[NDArray[np.uint8], str] | str:
         try:

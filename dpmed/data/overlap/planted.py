@@ -1,8 +1,9 @@
 """Duplicates made on purpose, to measure how many of them the comparison finds.
 
-A copy is turned by up to 5 degrees (the frame kept or enlarged), resized to between half and twice
+A copy is turned by up to 5 degrees (the frame kept or enlarged), scaled to between half and twice
 its size and saved as JPEG of quality 50 to 95: what happens to a picture on its way into another
-collection.
+collection. Half of the copies are files of another size; in the others the picture is scaled within
+its frame, so that it is cut off or surrounded by black.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Change:
     Args:
         degrees: rotation; what the frame loses at its corners becomes black.
         is_enlarged: whether the frame grows, so that nothing is cut off.
-        scale: of both sides in pixels.
+        scale: of both sides.
+        is_in_frame: whether the picture is scaled within a frame that stays as it is.
         resampling: Pillow's filter.
         quality: of the JPEG.
     """
@@ -35,6 +37,7 @@ class Change:
     degrees: float
     is_enlarged: bool
     scale: float
+    is_in_frame: bool
     resampling: Image.Resampling
     quality: int
 
@@ -45,6 +48,7 @@ def draw_change(generator: np.random.Generator) -> Change:
         degrees=generator.uniform(-MAX_DEGREES, MAX_DEGREES),
         is_enlarged=bool(generator.integers(2)),
         scale=math.exp(generator.uniform(math.log(MIN_SCALE), math.log(MAX_SCALE))),
+        is_in_frame=bool(generator.integers(2)),
         resampling=_FILTERS[generator.integers(len(_FILTERS))],
         quality=int(generator.integers(MIN_QUALITY, MAX_QUALITY + 1)),
     )
@@ -52,10 +56,29 @@ def draw_change(generator: np.random.Generator) -> Change:
 
 def changed_copy(pixels: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
     """A changed copy of a greyscale image (height, width)."""
+    picture = _within_frame(pixels, change) if change.is_in_frame else _resized(pixels, change)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=change.quality)
+    return np.asarray(Image.open(stream).convert("L"))
+
+
+def _resized(pixels: NDArray[np.uint8], change: Change) -> Image.Image:
     picture = Image.fromarray(pixels).rotate(
         change.degrees, Image.Resampling.BICUBIC, expand=change.is_enlarged
     )
     width, height = (max(_SMALLEST, round(side * change.scale)) for side in picture.size)
-    stream = io.BytesIO()
-    picture.resize((width, height), change.resampling).save(stream, "JPEG", quality=change.quality)
-    return np.asarray(Image.open(stream).convert("L"))
+    return picture.resize((width, height), change.resampling)
+
+
+def _within_frame(pixels: NDArray[np.uint8], change: Change) -> Image.Image:
+    """Turned and scaled about the centre; what lies outside the picture is black."""
+    picture = Image.fromarray(pixels)
+    angle, (x, y) = math.radians(change.degrees), (side / 2 for side in picture.size)
+    cosine, sine = math.cos(angle) / change.scale, math.sin(angle) / change.scale
+    inverse = (
+        *(cosine, sine, x - cosine * x - sine * y),
+        *(-sine, cosine, y + sine * x - cosine * y),
+    )
+    return picture.transform(
+        picture.size, Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC
+    )

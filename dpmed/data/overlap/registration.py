@@ -56,7 +56,7 @@ class Query:
     """One image, prepared for being compared with many.
 
     Args:
-        image: canonical, uint8 (SIZE, SIZE).
+        image: uint8 (SIZE, SIZE), from `view`.
     """
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
@@ -89,7 +89,7 @@ class Query:
         """Refines the affine map of `roughly` at full size, and scores it.
 
         Args:
-            other: the canonical image whose spectrum gave the map.
+            other: the image whose spectrum gave the map.
             start: the map.
         """
         fixed = local_contrast(other)
@@ -108,7 +108,7 @@ class Query:
 
 
 def coarse_spectrum(image: NDArray[np.uint8]) -> Spectrum:
-    """What `Query.roughly` needs of a canonical image; worth keeping for images met often."""
+    """What `Query.roughly` needs of an image (SIZE, SIZE); worth keeping for images met often."""
     return _spectra(local_contrast(image, size=_COARSE)[None])[0]
 
 
