@@ -25,7 +25,7 @@ from dpmed.stages.learner import initial_model
 from dpmed.stages.study import load_study
 from tests.integration.conftest import KEY, Train, command, environment
 
-LONGER = ["training.num_steps=14", "training.checkpoint_every_steps=4"]
+LONGER = ["training.num_steps=14", "training.checkpoint_every_steps=4", "augmentation=cxr"]
 
 
 def _json(path: Path) -> dict:
