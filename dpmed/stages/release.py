@@ -168,8 +168,9 @@ def _description(
     preprocessing = data.Preprocessing(**asdict(config.data.preprocessing))
     provenance = models.read_provenance(weights_file)
     assert provenance is not None, "an exported model declares its history"
-    assert not (plan.private and provenance.data_sets[-1].patient_hashes), (
-        "hashes of the training patients must not leave with the weights"
+    trained_on = provenance.data_sets[-1]
+    assert trained_on.licence or not trained_on.patient_hashes, (
+        "hashes of patients leave only where their data is declared public"
     )
     return {
         "architecture": model.name,
