@@ -9,7 +9,8 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from dpmed.config import DataConfig, RunConfig
+from dpmed.config import RunConfig
+from dpmed.config_data import DataConfig
 from dpmed.errors import UserError
 from dpmed.launch import freeze
 from dpmed.overrides import check_overrides, config_folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dpmed import data
-from dpmed.config import (
+from dpmed.config_data import (
     ChestXray14Data,
     DataConfig,
     PublicRelease,

@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dpmed.config import DataConfig, RunConfig, SyntheticData, VolumeData
+from dpmed.config import RunConfig
+from dpmed.config_data import DataConfig, SyntheticData, VolumeData
 from dpmed.errors import UserError
 from dpmed.evaluation.predictions import make_predictions, write_predictions
 from dpmed.evaluation.run_metrics import EXTERNAL, write_run_metrics

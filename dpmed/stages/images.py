@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpmed import data
-from dpmed.config import DataConfig, SyntheticData, VolumeData
+from dpmed.config_data import DataConfig, SyntheticData, VolumeData
 from dpmed.data import synthetic
 from dpmed.stages.tables import image_root, is_medmnist, volume_source
 

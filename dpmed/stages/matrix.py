@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dpmed.config import DataConfig
+from dpmed.config_data import DataConfig
 from dpmed.errors import UserError
 from dpmed.evaluation.run_metrics import EXTERNAL, write_run_metrics
 from dpmed.report.page import build_report

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from dpmed import data, models
-from dpmed.config import DataConfig, SyntheticData
+from dpmed.config_data import DataConfig, SyntheticData
 from dpmed.data.decoding import read_pixels
 from dpmed.data.overlap.contrast import SIZE
 from dpmed.data.overlap.pairs import (

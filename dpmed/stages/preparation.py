@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpmed.config import DataConfig
+from dpmed.config_data import DataConfig
 from dpmed.data import SkippedImage
 from dpmed.errors import UserError
 from dpmed.stages.images import load_images

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dpmed import models
-from dpmed.config import DataConfig, ManifestData, SyntheticData
+from dpmed.config_data import DataConfig, ManifestData, SyntheticData
 from dpmed.data.patient_hash import patient_hashes
 from dpmed.run_record import RunRecord
 

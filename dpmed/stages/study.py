@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dpmed import data
-from dpmed.config import DataConfig, SyntheticData
+from dpmed.config_data import DataConfig, SyntheticData
 from dpmed.data.cache.pages import blocks
 from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.errors import UserError

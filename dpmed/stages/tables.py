@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dpmed import data
-from dpmed.config import (
+from dpmed.config_data import (
     ChestXray14Data,
     CheXpertData,
     DataConfig,

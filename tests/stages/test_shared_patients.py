@@ -10,7 +10,7 @@ import pytest
 
 from dpmed import models
 from dpmed.compose import compose
-from dpmed.config import DataConfig
+from dpmed.config_data import DataConfig
 from dpmed.errors import UserError
 from dpmed.pipeline import run
 from dpmed.run_record import RunRecord

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dpmed.compose import compose
-from dpmed.config import DataConfig
+from dpmed.config_data import DataConfig
 from dpmed.data import has_patient_ids
 from dpmed.stages.tables import image_root, split_table
 from tests.releases import IMAGES_PER_PATIENT, NUM_PATIENTS, RELEASES
