@@ -54,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame(rows).to_csv(place / "my.csv", index=False)
     Image.fromarray(random.integers(0, 255, (48, 48), dtype=np.uint8)).save(place / "image.png")
     _run([sys.executable, str(ROOT / "train.py"), *SMALL, "hydra.run.dir=RUN"], place)
+    shutil.copytree(place / "RUN", place / "OTHER")
     shutil.copytree(place / "RUN", place / "outputs" / "sweeps" / "cxr_eps8" / "seed=0")
     _run([sys.executable, "-m", "dpmed.cli", "release", "RUN", "--output", "FOLDER"], place)
     return place
@@ -77,8 +78,8 @@ def _shrunk(command: str) -> list[str]:
         )
         return [sys.executable, str(ROOT / "train.py"), *flags, *shrunk, *settings]
     assert words[0] == "dpmed", f"the README shows a command that no test knows: {command}"
-    arguments = [*words[1:], *small] if words[1] == "plan" else words[1:]
-    return [sys.executable, "-m", "dpmed.cli", *arguments]
+    more = {"plan": small, "overlap": ["--controls", "20", "--planted", "5"]}.get(words[1], [])
+    return [sys.executable, "-m", "dpmed.cli", *words[1:], *more]
 
 
 def _key(word: str) -> str:

@@ -82,12 +82,51 @@ def chosen_rows(
         Adding or removing a training patient changes no other patient's choice, which the private
         probe rests on: the share comes from `num_units`, never from the table.
     """
-    of_split = table.assign(row=np.arange(len(table)))[table["split"] == split]
-    own_ids = of_split["patient_id"].fillna(of_split["image"])
-    size = num_units if split == "train" else own_ids.nunique()
+    rows = np.flatnonzero((table["split"] == split).to_numpy())
+    size = num_units if split == "train" else None
+    return _of_chosen_patients(table, rows, most=most, size=size)
+
+
+def embed_external(
+    config: RunConfig,
+    model: Any,
+    study: Study,
+    run_dir: Path,
+    *,
+    name: str,
+    rows: NDArray[np.int64],
+) -> None:
+    """Writes the embeddings of another data set's images, where the run keeps its own.
+
+    Args:
+        config: the run.
+        model: with its trained weights.
+        study: the other data set, with the run's labels.
+        run_dir: takes `embeddings/` and `predictions/`.
+        name: what the files are called in place of a split.
+        rows: the images that are evaluated; of more patients than
+            `evaluation.max_embedded_units` a share is embedded.
+    """
+    files = RepresentationFiles(run_dir)
+    if not files.exist:
+        return
+    chosen = _of_chosen_patients(
+        study.table, rows, most=config.evaluation.max_embedded_units, size=None
+    )
+    for encoder, network in (("initial", initial_model(config)), ("trained", model)):
+        _embed(config, network, study, files, encoder, name, chosen)
+
+
+def _of_chosen_patients(
+    table: pd.DataFrame, rows: NDArray[np.int64], *, most: int | None, size: int | None
+) -> NDArray[np.int64]:
+    """Of `rows`, those of about `most` of `size` patients; None counts the patients."""
+    of_rows = table.iloc[rows].assign(row=rows)
+    if size is None:
+        size = of_rows["patient_id"].fillna(of_rows["image"]).nunique()
     if most is None or most >= size:
-        return of_split["row"].to_numpy()
-    chosen = data.subsample_patients(of_split, fraction=most / size, salt=_SALT)
+        return rows
+    chosen = data.subsample_patients(of_rows, fraction=most / size, salt=_SALT)
     return chosen["row"].to_numpy()
 
 

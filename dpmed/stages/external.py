@@ -24,8 +24,9 @@ from dpmed.evaluation.predictions import make_predictions, write_predictions
 from dpmed.evaluation.run_metrics import EXTERNAL, write_run_metrics
 from dpmed.report.page import build_report
 from dpmed.report.site_matrix import file_name
+from dpmed.stages.embedding import embed_external
 from dpmed.stages.finished_run import read_completed_record, read_config, trained_model
-from dpmed.stages.study import load_study
+from dpmed.stages.study import Study, load_study
 from dpmed.training.predict import predict_probabilities
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
     """Writes `predictions/external_<id>.parquet` of one data set, and what it is beside it."""
     read_completed_record(run_dir)
     config = read_config(run_dir)
-    shared, lacking = _labels(config, other)
+    lacking = _lacking_labels(config, other)
     study = load_study(
         _preprocessed_as(config.data, other),
         unit="image",
@@ -67,23 +68,22 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
         raise UserError(
             f"{other.id} has no image in its test split. Evaluate on all of it with --split all."
         )
-    table = study.table.iloc[rows].copy()
-    table["patient_id"] = table["patient_id"].fillna(table["image"])
+    study = _with_labels_of(config, study, lacking)
+    table = study.table.iloc[rows]
     _check_patients(run_dir, config, other, table)
-    table[lacking] = np.float32(np.nan)
+    model = trained_model(config, run_dir)
     probabilities_NL = predict_probabilities(
-        trained_model(config, run_dir),
+        model,
         study.images_NHW,
         rows,
         batch_size=2 * config.performance.physical_batch_size,
         description=f"predicting {other.id}",
     )
-    dropped = [label for label in other.labels if label not in shared]
-    predictions = make_predictions(
-        table.drop(columns=dropped), probabilities_NL, labels=config.data.labels
-    )
-    path = run_dir / "predictions" / f"{EXTERNAL}{file_name(other.id)}.parquet"
+    name = f"{EXTERNAL}{file_name(other.id)}"
+    path = run_dir / "predictions" / f"{name}.parquet"
+    predictions = make_predictions(table, probabilities_NL, labels=study.labels)
     write_predictions(predictions, path)
+    embed_external(config, model, study, run_dir, name=name, rows=rows)
     _describe(path, other, split, lacking, num_images=len(table), split_hash=study.split_hash)
     return path
 
@@ -106,7 +106,16 @@ def _preprocessed_as(own: DataConfig, other: DataConfig) -> DataConfig:
     return replace(other, **changes)
 
 
-def _labels(config: RunConfig, other: DataConfig) -> tuple[list[str], list[str]]:
+def _with_labels_of(config: RunConfig, study: Study, lacking: Sequence[str]) -> Study:
+    """The other data set with the run's labels alone; an image without a patient is its own."""
+    foreign = [label for label in study.labels if label not in config.data.labels]
+    table = study.table.drop(columns=foreign)
+    table["patient_id"] = table["patient_id"].fillna(table["image"])
+    table[list(lacking)] = np.float32(np.nan)
+    return replace(study, table=table, labels=tuple(config.data.labels))
+
+
+def _lacking_labels(config: RunConfig, other: DataConfig) -> list[str]:
     shared = [label for label in config.data.labels if label in other.labels]
     lacking = [label for label in config.data.labels if label not in other.labels]
     if not shared:
@@ -121,7 +130,7 @@ def _labels(config: RunConfig, other: DataConfig) -> tuple[list[str], list[str]]
             ", ".join(lacking),
             ", ".join(shared),
         )
-    return shared, lacking
+    return lacking
 
 
 def _check_patients(

@@ -45,6 +45,11 @@ def test_evaluate_freezes_thresholds_and_says_which_label_is_lacking(
     assert auroc["cardiomegaly"]["value"] is None
     predictions = pd.read_parquet(copied_run / "predictions" / "external_community.parquet")
     assert predictions["label_cardiomegaly"].isna().all()
+    embedded = pd.read_parquet(copied_run / "predictions" / "initial_external_community.parquet")
+    assert set(embedded["image"]) <= set(predictions["image"])
+    for encoder in ("initial", "trained"):
+        array = np.load(copied_run / "embeddings" / f"{encoder}_external_community.npy")
+        assert len(array) == len(embedded) > 0
     threshold = after["thresholds"]["no_finding"]["value"]
     positive = predictions["label_no_finding"] == 1
     recall = (predictions.loc[positive, "prob_no_finding"].astype(float) >= threshold).mean()
