@@ -141,7 +141,7 @@ def _initialisation(init: object) -> list[tuple[str, str]]:
         return [("Start weights", "not reported")]
     rows = []
     for name, value in init.items():
-        if value in ("", None, [], ()) or name == "is_declared":
+        if value in ("", None, [], (), {}) or name == "is_declared":
             continue
         if name == "data_sets" and isinstance(value, list):
             seen = [str(mapping({"d": entry}, "d").get("name", entry)) for entry in value]
