@@ -11,7 +11,7 @@ from dpmed.training.averaging import WeightAverage
 def test_the_average_follows_its_formula_and_leaves_the_weights_alone() -> None:
     model = nn.Linear(1, 1, bias=False)
     average = WeightAverage(model, decay=0.5)
-    expected = float(model.weight)
+    expected = float(model.weight.detach())
     for step in range(20):
         with torch.no_grad():
             model.weight.fill_(float(step))

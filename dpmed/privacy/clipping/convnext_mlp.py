@@ -95,8 +95,9 @@ class ScaledMlp(torch.autograd.Function):
     def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients of x and of the shortcut."""
         grads_RTC = _to_rows(grads).contiguous()
+        # Read once: under gradient checkpointing a second reading is an error.
         backward = _Backward(ctx.block, grads_RTC, *ctx.saved_tensors)
-        for rows in _chunks(ctx.saved_tensors[2], backward.rows_per_unit):
+        for rows in _chunks(backward.hidden_RTP, backward.rows_per_unit):
             backward.run(rows)
         backward.record()
         grads_shortcut = grads if ctx.needs_input_grad[1] else None
