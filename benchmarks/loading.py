@@ -41,10 +41,10 @@ from benchmarks.clipping import median_interval
 from benchmarks.variants import Setting, onepass
 from dpmed.data import Preprocessing, decode_image, prepare_images
 from dpmed.data.cache.pages import read_rows
+from dpmed.data.decoding import RASTER_SUFFIXES
 
 Row = dict[str, Any]
 Read = Callable[[np.ndarray], None]
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 TRAINED_MODEL = "convnext_atto"
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         return
     if arguments.images is None or not arguments.images.is_dir():
         sys.exit(f"error: --images {arguments.images} is no folder of PNG or JPEG files")
-    files = sorted(p for p in arguments.images.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in arguments.images.rglob("*") if p.suffix.lower() in RASTER_SUFFIXES)
     files = files[: arguments.num_images]
     if len(files) < arguments.batch:
         sys.exit(f"error: {arguments.images} holds {len(files)} images, at least one batch needed")

@@ -18,6 +18,7 @@ from dpmed.errors import UserError
 DECODING_VERSION = 1  # raise it when the same file would give other pixels
 DICOM_SUFFIXES = {".dcm", ".dicom", ".dic"}
 RASTER_FORMATS = ("PNG", "JPEG")
+RASTER_SUFFIXES = {".png", ".jpg", ".jpeg"}
 SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
 
 

@@ -6,8 +6,9 @@ folders give the same files byte for byte. Must not train, and never ranks runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ from dpmed.report.figures import Figure, write_figures
 from dpmed.report.page import make_environment
 from dpmed.report.sweep_cost import cost_table
 from dpmed.report.sweep_figures import geometry_figures, site_figures, sweep_figures
-from dpmed.report.sweep_geometry import correlation_records, correlation_rows, scatter_figures
+from dpmed.report.sweep_geometry import correlation_rows, correlations, scatter_figures
 from dpmed.report.sweep_means import condition_means
 from dpmed.report.sweep_runs import Sweep, find_runs, read_sweep
 from dpmed.report.sweep_settings import setting_figures
@@ -66,10 +67,11 @@ def write_sweep(folders: Mapping[str, Path], output: Path, *, title: str) -> Pat
     sweep.runs.to_csv(output / "runs.csv", index=False)
     means.to_csv(output / "summary.csv", index=False)
     (output / "summary.md").write_text(markdown(sweep, means), encoding="utf-8")
-    correlation_records(sweep).to_csv(output / "correlations.csv", index=False)
+    found = correlations(sweep)
+    pd.DataFrame(found).to_csv(output / "correlations.csv", index=False)
     write_figures([item for items in figures.values() for item in items], output / "figures")
     path = output / "index.html"
-    path.write_text(_page(sweep, means, figures, title), encoding="utf-8")
+    path.write_text(_page(sweep, means, figures, found, title), encoding="utf-8")
     return path
 
 
@@ -87,7 +89,11 @@ def _figures(sweep: Sweep, means: pd.DataFrame) -> dict[str, list[Figure]]:
 
 
 def _page(
-    sweep: Sweep, means: pd.DataFrame, figures: Mapping[str, list[Figure]], title: str
+    sweep: Sweep,
+    means: pd.DataFrame,
+    figures: Mapping[str, list[Figure]],
+    found: Sequence[Mapping[str, Any]],
+    title: str,
 ) -> str:
     template = make_environment().get_template("sweep.html")
     return template.render(
@@ -102,7 +108,7 @@ def _page(
         budget=joint_budget(sweep),
         figures={name: figures.get(name, []) for name in _PARTS},
         costs=cost_table(sweep, means) if len(means) else [],
-        correlations=correlation_rows(sweep),
+        correlations=correlation_rows(found),
         unfinished=sweep.unfinished,
         num_runs=len(sweep.runs),
         version=dpmed.__version__,

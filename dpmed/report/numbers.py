@@ -129,6 +129,11 @@ def at_most(epsilon: float) -> str:
     return f"{math.ceil(round(epsilon * 10**digits, 6)) / 10**digits:.{digits}f}"
 
 
+def epsilon_words(epsilon: float | None) -> str:
+    """`epsilon 8`, or `no DP` where it is missing."""
+    return "no DP" if epsilon is None or math.isnan(epsilon) else f"epsilon {epsilon:g}"
+
+
 def compact(value: object) -> str:
     """A setting as a reader would write it: 6e-06, 0.0102, 112,120, yes, none."""
     if value is None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from dpmed.report.figures import Figure
 from dpmed.report.geometry_section import metric_title
-from dpmed.report.numbers import Estimate, estimate, group_name, slug
+from dpmed.report.numbers import Estimate, epsilon_words, estimate, group_name, slug
 from dpmed.report.plot_matrix import matrix_figure
 from dpmed.report.plot_sweep import Reference, Series, epsilon_figure
 from dpmed.report.sweep_means import GEOMETRY_PREFIX, MACRO
@@ -27,15 +27,7 @@ def sweep_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
     names = list(dict.fromkeys(private["series"]))
     if not names:
         return []
-    lines = [
-        Series(
-            name=name,
-            points=_points(means, name, MACRO),
-            reference=_reference(means, name, MACRO),
-            dots=_single_runs(sweep, means, name, MACRO),
-        )
-        for name in names
-    ]
+    lines = [_series(sweep, means, name, MACRO) for name in names]
     title = "AUROC, mean over labels"
     overall = epsilon_figure(lines, name="epsilon_auroc", title=title)
     return [overall, *(figure for name in names for figure in _by_group(sweep, means, name))]
@@ -46,15 +38,7 @@ def geometry_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
     figures = []
     for metric in sweep.geometry:
         column = f"{GEOMETRY_PREFIX}{metric}"
-        lines = [
-            Series(
-                name=name,
-                points=_points(means, name, column),
-                reference=_reference(means, name, column),
-                dots=_single_runs(sweep, means, name, column),
-            )
-            for name in dict.fromkeys(means["series"])
-        ]
+        lines = [_series(sweep, means, name, column) for name in dict.fromkeys(means["series"])]
         shown = [line for line in lines if len(line.points)]
         if shown:
             title = metric_title(metric)
@@ -80,7 +64,7 @@ def site_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
 
 
 def _condition(row: pd.Series) -> str:
-    epsilon = "no DP" if pd.isna(row["epsilon"]) else f"epsilon {row['epsilon']:g}"
+    epsilon = epsilon_words(row["epsilon"])
     return epsilon if row["series"] == "all runs" else f"{epsilon}, {row['series']}"
 
 
@@ -102,6 +86,16 @@ def _by_group(sweep: Sweep, means: pd.DataFrame, series: str) -> list[Figure]:
             title = f"AUROC by {attribute}{which}"
             figures.append(epsilon_figure(shown, name=name, title=title))
     return figures
+
+
+def _series(sweep: Sweep, means: pd.DataFrame, name: str, column: str) -> Series:
+    """One line with its single runs and the same model without DP."""
+    return Series(
+        name=name,
+        points=_points(means, name, column),
+        reference=_reference(means, name, column),
+        dots=_single_runs(sweep, means, name, column),
+    )
 
 
 def _points(means: pd.DataFrame, series: str, column: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ initialisation. Runs of one sweep are no random sample, so they describe and do 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from dpmed.evaluation.correlations import METHODS, correlate_runs
 from dpmed.report.figures import Figure
 from dpmed.report.geometry_section import metric_title
-from dpmed.report.numbers import Estimate, estimate
+from dpmed.report.numbers import Estimate, epsilon_words, estimate
 from dpmed.report.plot_scatter import Cloud, scatter_figure
 from dpmed.report.sweep_means import GEOMETRY_PREFIX
 from dpmed.report.sweep_runs import Sweep
@@ -23,27 +23,22 @@ CORRELATED = ("end_to_end_utility", "utilisation_gap", "displacement", "effectiv
 WITHIN = {"pooled": "all runs", "dataset": "within data set", "initialisation": "within start"}
 
 
-def correlation_rows(sweep: Sweep) -> list[tuple[str, list[Estimate]]]:
-    """A row a pair of quantities and way of pooling; Pearson's, then Spearman's."""
+def correlations(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every pair of quantities, way of pooling and method, as `correlate_runs` gives them."""
     table = _table(sweep)
     if table.empty:
         return []
-    found = correlate_runs(table, quantities=[name for name in CORRELATED if name in table])
+    return correlate_runs(table, quantities=[name for name in CORRELATED if name in table])
+
+
+def correlation_rows(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Estimate]]]:
+    """A row a pair of quantities and way of pooling; Pearson's, then Spearman's."""
     rows: dict[str, dict[str, Estimate]] = {}
     for entry in found:
         name = f"{metric_title(entry['x'])} and {metric_title(entry['y']).lower()}, "
         name += f"{WITHIN[entry['within']]} (n = {entry['n']})"
         rows.setdefault(name, {})[entry["method"]] = estimate(entry)
     return [(name, [by_method[method] for method in METHODS]) for name, by_method in rows.items()]
-
-
-def correlation_records(sweep: Sweep) -> pd.DataFrame:
-    """The same with every field, for a file."""
-    table = _table(sweep)
-    rows: Sequence[Any] = []
-    if not table.empty:
-        rows = correlate_runs(table, quantities=[name for name in CORRELATED if name in table])
-    return pd.DataFrame(rows)
 
 
 def scatter_figures(sweep: Sweep) -> list[Figure]:
@@ -81,5 +76,4 @@ def _table(sweep: Sweep) -> pd.DataFrame:
 
 
 def _words(run: pd.Series) -> str:
-    epsilon = "no DP" if pd.isna(run["epsilon"]) else f"epsilon {run['epsilon']:g}"
-    return f"{run['initialisation']}, {epsilon}"
+    return f"{run['initialisation']}, {epsilon_words(run['epsilon'])}"

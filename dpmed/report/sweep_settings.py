@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dpmed.report.figures import Figure
-from dpmed.report.numbers import setting_name, slug
+from dpmed.report.numbers import epsilon_words, setting_name, slug
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, Scale, linear, logarithmic, nice_ticks
 from dpmed.report.sweep_means import MACRO
 from dpmed.report.sweep_runs import Sweep
@@ -55,8 +55,8 @@ def _lines(
     lines = {}
     for _, rows in means.groupby(["epsilon", *others], dropna=False, sort=True):
         epsilon, *rest = rows[["epsilon", *others]].iloc[0]
-        name = "no DP" if pd.isna(epsilon) else f"epsilon {epsilon:g}"
-        name = ", ".join([name, *(f"{_leaf(o)} {v}" for o, v in zip(others, rest, strict=True))])
+        named = [f"{_leaf(other)} {value}" for other, value in zip(others, rest, strict=True)]
+        name = ", ".join([epsilon_words(epsilon), *named])
         points = pd.DataFrame(
             {
                 "place": rows[setting].astype(str).map(places),

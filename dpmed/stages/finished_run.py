@@ -14,7 +14,7 @@ import dpmed
 from dpmed import models
 from dpmed.config import RunConfig, load_config
 from dpmed.errors import UserError
-from dpmed.stages.learner import for_volumes
+from dpmed.stages.learner import for_volumes, unset_model
 from dpmed.stages.training import WEIGHTS
 
 
@@ -59,17 +59,8 @@ def read_completed_record(run_dir: Path) -> dict[str, Any]:
 def trained_model(config: RunConfig, run_dir: Path) -> nn.Module:
     """The model with the weights that the run exported, on the CPU, in evaluation mode."""
     tensors = load_file(run_dir / WEIGHTS)
-    model = models.build_model(
-        name=config.model.name,
-        num_labels=len(config.data.labels),
-        image_size=config.data.preprocessing.image_size,
-        in_chans=config.model.in_chans,
-        mean=config.model.input_mean,
-        std=config.model.input_std,
-        ls_init_value=config.model.ls_init_value,
-    )
     unknown = models.Provenance(source="file", architecture=config.model.name)
-    model, _ = for_volumes(config, model, unknown)
+    model, _ = for_volumes(config, unset_model(config), unknown)
     model = model.to(dtype=next(iter(tensors.values())).dtype)
     model.load_state_dict(tensors)
     return model.eval()

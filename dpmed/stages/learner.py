@@ -86,7 +86,21 @@ def _start(config: RunConfig) -> tuple[Any, models.Provenance]:
     init = config.init
     source = {"path": init.path, "sha256": init.sha256, "tag": init.tag}
     models.check_available(name=config.model.name, init=init.source, **source)
-    model = models.build_model(
+    model = unset_model(config)
+    provenance = models.initialise(
+        model,
+        init=init.source,
+        labels=config.data.labels,
+        preprocessing=asdict(config.data.preprocessing),
+        **source,
+    )
+    models.refuse_if_seen(provenance, data_id=config.data.id)
+    return for_volumes(config, model, provenance)
+
+
+def unset_model(config: RunConfig) -> Any:
+    """The 2-D model of the settings with random weights, before any start weights."""
+    return models.build_model(
         name=config.model.name,
         num_labels=len(config.data.labels),
         image_size=config.data.preprocessing.image_size,
@@ -97,15 +111,6 @@ def _start(config: RunConfig) -> tuple[Any, models.Provenance]:
         ls_init_value=config.model.ls_init_value,
         seed=config.seed,
     )
-    provenance = models.initialise(
-        model,
-        init=init.source,
-        labels=config.data.labels,
-        preprocessing=asdict(config.data.preprocessing),
-        **source,
-    )
-    models.refuse_if_seen(provenance, data_id=config.data.id)
-    return for_volumes(config, model, provenance)
 
 
 def for_volumes(

@@ -24,10 +24,11 @@ from dpmed.models.weights import sha256_of
 from dpmed.privacy.plan import PrivacyPlan
 from dpmed.report.release_card import write_release_card
 from dpmed.stages.finished_run import read_completed_record, read_config
+from dpmed.stages.released_model import CONFIG, FORMAT_VERSION
+from dpmed.stages.released_model import WEIGHTS as RELEASED_WEIGHTS
 from dpmed.stages.training import AVERAGED_WEIGHTS, WEIGHTS
 
-CONFIG, PLAN, RESULTS, CARD = "config.json", "plan.json", "results.json", "README.md"
-FORMAT_VERSION = 1
+PLAN, RESULTS, CARD = "plan.json", "results.json", "README.md"
 RESULT_KINDS = {
     "auroc": ("splits", "test", "auroc"),
     "subgroups": ("splits", "test", "subgroups"),
@@ -82,9 +83,9 @@ def release_run(
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    shutil.copyfile(source, partial / WEIGHTS.name)
+    shutil.copyfile(source, partial / RELEASED_WEIGHTS)
     shutil.copyfile(run_dir / PLAN, partial / PLAN)
-    description = _description(config, record, plan, partial / WEIGHTS.name, weights, named)
+    description = _description(config, record, plan, partial / RELEASED_WEIGHTS, weights, named)
     _write_json(description, partial / CONFIG)
     if named:
         _write_json({"covered_by_epsilon": False, **named}, partial / RESULTS)

@@ -22,16 +22,19 @@ from torch import nn
 from tqdm import tqdm
 
 from dpmed import data, models
-from dpmed.data.decoding import DECODING_VERSION, DICOM_SUFFIXES
+from dpmed.data.decoding import DECODING_VERSION, DICOM_SUFFIXES, RASTER_SUFFIXES
 from dpmed.data.preprocessing import preprocess
 from dpmed.errors import UserError
 from dpmed.models.weights import sha256_of
+from dpmed.training.batches import scaled
 
 logger = logging.getLogger(__name__)
 
+#: Of `config.json`, and the two files that a released model consists of.
 FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _BATCH_SIZE = 64
-_SUFFIXES = {".png", ".jpg", ".jpeg", *DICOM_SUFFIXES}
+_SUFFIXES = RASTER_SUFFIXES | DICOM_SUFFIXES
 
 Image = str | Path | NDArray[Any]
 
@@ -49,7 +52,7 @@ def load(folder: Path | str, *, device: str = "cpu") -> ReleasedModel:
     folder = Path(folder)
     description = _read_description(folder)
     own = description["dpmed"]
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     if not path.is_file() or sha256_of(path) != own["weights_sha256"]:
         raise UserError(f"{path} is missing, or not the file that config.json was written for.")
     try:
@@ -205,7 +208,7 @@ class ReleasedModel:
         outputs = [np.zeros((0, len(self.labels)), np.float32)]
         for start in range(0, len(images), _BATCH_SIZE):
             pixels_N1HW = torch.from_numpy(np.stack(images[start : start + _BATCH_SIZE]))[:, None]
-            scaled_N1HW = pixels_N1HW.to(parameter.device).to(parameter.dtype).div_(255)
+            scaled_N1HW = scaled(pixels_N1HW.to(parameter.device), parameter.dtype)
             outputs.append(torch.sigmoid(self.model(scaled_N1HW)).float().cpu().numpy())
         return np.concatenate(outputs)
 
@@ -227,7 +230,7 @@ def _image_files(images: Sequence[Path]) -> list[Path]:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    path = folder / CONFIG
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         version = description["dpmed"]["format_version"]

@@ -110,3 +110,10 @@ class LogicalStepLoader:
             is_last=batch.is_last,
             draws_VP=draws_VP,
         )
+
+
+def scaled(images_V1HW: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels in [0, 1] in the model's dtype; uint8 input is divided by 255."""
+    if images_V1HW.dtype == torch.uint8:
+        return images_V1HW.to(dtype).div_(255)
+    return images_V1HW.to(dtype)

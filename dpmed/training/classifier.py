@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from dpmed.privacy.clipping.clipper import Clipper
 from dpmed.training.augmentation import Augmentation
 from dpmed.training.averaging import WeightAverage
-from dpmed.training.batches import TrainingBatch
+from dpmed.training.batches import TrainingBatch, scaled
 from dpmed.training.loss import per_view_loss
 
 
@@ -152,10 +152,3 @@ class Classifier(L.LightningModule):
             outputs["num_nonfinite"] = float(statistics.num_nonfinite)
         for name, value in outputs.items():
             self._side_outputs[name] = self._side_outputs.get(name, 0.0) + value
-
-
-def scaled(images_V1HW: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pixels in [0, 1] in the model's dtype; uint8 input is divided by 255."""
-    if images_V1HW.dtype == torch.uint8:
-        return images_V1HW.to(dtype).div_(255)
-    return images_V1HW.to(dtype)

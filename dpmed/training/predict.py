@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dpmed.data.cache.pages import read_rows
-from dpmed.training.classifier import scaled
+from dpmed.training.batches import scaled
 
 T = TypeVar("T")
 Rows = Sequence[int] | NDArray[np.int64]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dpmed.data.decoding import RASTER_SUFFIXES
 from dpmed.data.readers.harmonise import labels_from_findings, own_labels
 from dpmed.data.readers.image_files import scan_images
 from dpmed.data.table import validate_table
@@ -25,7 +26,6 @@ from dpmed.errors import UserError
 FINDINGS = ("Normal", "Pneumonia", "Bacterial Pneumonia", "Viral Pneumonia")
 SITE = "kermany"
 MAX_DEPTH = 4  # chest_xray/chest_xray/train/NORMAL of the archive
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
 _NORMAL = re.compile(r"^(?P<series>NORMAL2-)?IM-(?P<number>\d+)-\d+(-\d+)?\.")
 _PNEUMONIA = re.compile(r"^person(?P<number>\d+)_(?P<kind>bacteria|virus)_\d+(_\d+)?\.")
 _OF_KIND = {"bacteria": "Bacterial Pneumonia", "virus": "Viral Pneumonia"}
@@ -47,7 +47,7 @@ def read_kermany(
     folder = Path(root)
     if not folder.is_dir():
         raise UserError(f"data.root={folder} is not a folder. Give the unpacked release.")
-    found = scan_images(folder, suffixes=_SUFFIXES, max_depth=MAX_DEPTH)
+    found = scan_images(folder, suffixes=RASTER_SUFFIXES, max_depth=MAX_DEPTH)
     _check_names(found, folder)
     names = sorted(found)
     patients, findings = zip(*(_read_name(name) for name in names), strict=True)
