@@ -7,6 +7,7 @@ Times: per model and size one process, in which every round runs every variant o
 that rotates; a round's ratio is a variant's time over plain's in that round. The median over rounds
 counts, with its distribution-free 95 % interval. Memory: each variant in a fresh process, the peak
 of resident (on CUDA: allocated) memory over a few steps, above what was there before the first.
+All variants run with the allocator setting of `performance.keep_freed_memory`.
 
 A size that the JSON file already holds is not measured again unless `--fresh`, so an interrupted
 program goes on where it stopped.
@@ -30,6 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.variants import DEFAULT_VARIANTS, VARIANTS, Setting, Step
+from dpmed.training.memory import keep_freed_memory
 
 Row = dict[str, Any]
 
@@ -51,6 +53,7 @@ def main() -> None:
     """Measure what the command line asks for, print the table, write the file."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     if arguments.memory_of:
         print(_peak_memory(arguments.memory_of, _settings(arguments)[0]))
         return

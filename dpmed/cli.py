@@ -19,12 +19,17 @@ _EPILOG = """\
 examples:
   dpmed plan experiment=cxr_eps8                 the guarantee and cost of a run, before any data
   dpmed plan data=manifest data.id=my-hospital data.path=my.csv privacy.num_units=4000
+  dpmed prepare data=chexpert data.root=DIR      decode a data set once; goes on where it stopped
   dpmed report outputs/cxr_eps8/RUN              rebuild metrics, tables and plots of a run
   dpmed report RUN --twin RUN                    what privacy costs, by label and group
   dpmed compare RUN RUN                          differences with intervals, paired by patient
   dpmed collect outputs/sweeps/cxr_eps8          one table and one plot of a sweep
   dpmed release RUN --output FOLDER              the weights, the plan and the model card alone
   dpmed predict FOLDER a.png b.dcm               probabilities by a released model
+  dpmed evaluate run=RUN data=chestxray14 data.root=DIR   a finished model on other patients
+  dpmed overlap --private DIR --public DIR       which images are in both, as they are or changed
+  dpmed dashboard --entity ME                    W&B panels over all runs of a project
+  dpmed matrix RUN RUN RUN                       each model on every other one's test patients
 
 training: python train.py --help
 """
@@ -57,6 +62,23 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="KEY=VALUE", help="the words that train.py would get"
     )
     plan.set_defaults(run=_plan)
+
+    prepare = commands.add_parser(
+        "prepare", help="decode the images of a data set once into the cache that training reads"
+    )
+    prepare.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="the words that train.py would get, such as data=chexpert data.root=DIR scale=gpu",
+    )
+    prepare.add_argument(
+        "--num-workers", type=int, help="processes; all cores where left out, 0 for none"
+    )
+    prepare.add_argument(
+        "--skipped", type=Path, metavar="FILE", help="write every left-out image here as CSV"
+    )
+    prepare.set_defaults(run=_prepare)
 
     report = commands.add_parser(
         "report", help="measure and show a run again from its files, without a model"
@@ -118,6 +140,64 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", type=Path, help="a CSV file; the terminal where left out")
     predict.set_defaults(run=_predict)
+
+    evaluate = commands.add_parser("evaluate", help="a finished model on another data set")
+    evaluate.add_argument(
+        "words",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="run=RUN data=NAME and the settings of that data set, as train.py takes them",
+    )
+    evaluate.add_argument(
+        "--split",
+        choices=("test", "all"),
+        default="test",
+        help="the data set's test patients (default), or everyone in it",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+    overlap = commands.add_parser(
+        "overlap", help="which images of a private set are already in a public corpus"
+    )
+    for side in ("private", "public"):
+        overlap.add_argument(
+            f"--{side}",
+            nargs="+",
+            required=True,
+            metavar="WORD",
+            help="a folder of images, or data=NAME and its settings as train.py takes them",
+        )
+    overlap.add_argument("--output", type=Path, default=Path("outputs/overlap"))
+    overlap.add_argument("--controls", type=int, default=200, help="synthetic images looked for")
+    overlap.add_argument("--planted", type=int, default=100, help="copies that should be found")
+    overlap.add_argument("--num-workers", type=int, default=2, help="threads that decode")
+    overlap.set_defaults(run=_overlap)
+
+    dashboard = commands.add_parser(
+        "dashboard", help="the W&B workspace and report over a project's runs, as code"
+    )
+    dashboard.add_argument("--project", default="dpmed", help="logger.project of the runs")
+    dashboard.add_argument("--entity", default="", help="W&B user or team; needed to publish")
+    dashboard.add_argument(
+        "--labels",
+        nargs="+",
+        default=["atelectasis", "cardiomegaly", "pleural_effusion", "pneumonia", "no_finding"],
+        help="labels that get a panel",
+    )
+    dashboard.add_argument(
+        "--spec", type=Path, help="write the specification as JSON instead of publishing; offline"
+    )
+    dashboard.set_defaults(run=_dashboard)
+
+    matrix = commands.add_parser("matrix", help="models of several sites on one another's patients")
+    matrix.add_argument(
+        "words",
+        nargs="+",
+        metavar="RUN",
+        help="run folders or folders of runs; data=NAME and its settings add one more test site",
+    )
+    matrix.add_argument("--output", type=Path, default=Path("outputs/matrix"))
+    matrix.set_defaults(run=_matrix)
     return parser
 
 
@@ -126,6 +206,21 @@ def _plan(parsed: argparse.Namespace) -> None:
     from dpmed.estimate import describe_plan
 
     print(describe_plan(compose(parsed.overrides)))
+
+
+def _prepare(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose
+    from dpmed.stages.preparation import prepare_data, write_skipped
+
+    config = compose(parsed.overrides)
+    try:
+        prepared = prepare_data(config.data, num_workers=parsed.num_workers)
+    except KeyboardInterrupt:
+        sys.exit("stopped: what is prepared is kept, and the same command goes on from there.")
+    print(prepared.summary())
+    if parsed.skipped is not None:
+        write_skipped(prepared.skipped, parsed.skipped)
+    prepared.check()
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -168,6 +263,58 @@ def _predict(parsed: argparse.Namespace) -> None:
     unreadable = predict_to_csv(parsed.folder, parsed.images, parsed.output or sys.stdout)
     if unreadable:
         sys.exit(f"error: {len(unreadable)} images have no probability; they are named above.")
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    runs = [word.removeprefix("run=") for word in parsed.words if word.startswith("run=")]
+    if len(runs) != 1:
+        raise UserError("name one run: dpmed evaluate run=RUN data=NAME")
+    from dpmed.compose import compose_data
+    from dpmed.stages.external import evaluate_external
+
+    other = compose_data([word for word in parsed.words if not word.startswith("run=")])
+    print(evaluate_external(_existing(Path(runs[0])), other, split=parsed.split))
+
+
+def _matrix(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose_data
+    from dpmed.stages.matrix import build_matrix
+
+    settings = [word for word in parsed.words if word.lstrip("+").startswith(("data=", "data."))]
+    folders = [_existing(Path(word)) for word in parsed.words if word not in settings]
+    other = compose_data(settings) if settings else None
+    print(build_matrix(folders, other, parsed.output))
+
+
+def _overlap(parsed: argparse.Namespace) -> None:
+    from dpmed.compose import compose_data
+    from dpmed.stages.overlap import data_set, find_overlap, folder_of_images
+
+    private, public = (
+        data_set(compose_data(words))
+        if any(word.startswith("data=") for word in words)
+        else folder_of_images(_existing(Path(words[0])))
+        for words in (parsed.private, parsed.public)
+    )
+    page = find_overlap(
+        private,
+        public,
+        parsed.output,
+        num_controls=parsed.controls,
+        num_planted=parsed.planted,
+        num_workers=parsed.num_workers,
+    )
+    print(page)
+
+
+def _dashboard(parsed: argparse.Namespace) -> None:
+    from dpmed.report.dashboard import publish, write_specification
+
+    where = {"project": parsed.project, "entity": parsed.entity, "labels": parsed.labels}
+    if parsed.spec is not None:
+        print(write_specification(parsed.spec, **where))
+        return
+    print("\n".join(publish(**where)))
 
 
 def _existing(folder: Path) -> Path:

@@ -38,10 +38,22 @@ class PreprocessingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class VolumePreprocessingConfig:
+    """What happens to one volume on its own (`dpmed.data.volumes.VolumePreprocessing`)."""
+
+    image_size: Annotated[int, Field(ge=16)]
+    keep_aspect_ratio: bool
+    orientation: Annotated[str, Field(pattern="^[LRAPSI]{3}$")]
+    spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None
+    intensity_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class _Data:
     """What every data set needs, whatever reads it."""
 
     id: str
+    public_licence: str | None
     unit: Literal["patient", "image"]
     fraction: Annotated[float, Field(gt=0.0, le=1.0)]
     labels: Annotated[list[str], Field(min_length=1)]
@@ -149,6 +161,13 @@ class TaixRayData(_Release):
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class KermanyData(_Release):
+    """Kermany's paediatric radiographs, whose labels and patients are in the file names."""
+
+    reader: Literal["kermany"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ManifestData(_Data):
     """Any hospital's table, CSV or Parquet."""
 
@@ -160,15 +179,37 @@ class ManifestData(_Data):
     sex_values: dict[str, str] | None
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class VolumeData(_Data):
+    """A table of NIfTI files and DICOM series, or a MedMNIST file; recognised by its SHA-256."""
+
+    reader: Literal["volumes"]
+    path: str | None
+    root: str | None
+    columns: dict[str, str | None]
+    label_map: dict[str, str]
+    sex_values: dict[str, str] | None
+    releases: dict[str, PublicRelease]
+    preprocessing: VolumePreprocessingConfig  # type: ignore[assignment]  # volumes have their own
+
+
 ReleaseData = (
-    ChestXray14Data | CheXpertData | MimicCxrJpgData | PadChestData | VinDrCxrData | TaixRayData
+    ChestXray14Data
+    | KermanyData
+    | CheXpertData
+    | MimicCxrJpgData
+    | PadChestData
+    | VinDrCxrData
+    | TaixRayData
 )
-DataConfig = Annotated[SyntheticData | ReleaseData | ManifestData, Field(discriminator="reader")]
+DataConfig = Annotated[
+    SyntheticData | ReleaseData | ManifestData | VolumeData, Field(discriminator="reader")
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
-class ModelConfig:
-    """A timm backbone with a linear head."""
+class _Model:
+    """A timm ConvNeXt with a linear head, whatever is built around it."""
 
     name: str
     in_chans: Literal[1, 3]
@@ -180,10 +221,37 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ImageModel(_Model):
+    """The ConvNeXt itself, for images."""
+
+    kind: Literal["2d"]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SliceModel(_Model):
+    """For volumes: slices of three planes through the ConvNeXt, then attention over slices."""
+
+    kind: Literal["2.5d"]
+    slice_thickness: Count
+    num_heads: Count
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class InflatedModel(_Model):
+    """For volumes: the ConvNeXt with 3-D kernels."""
+
+    kind: Literal["3d"]
+    kernel_size: Literal[3, 5, 7]
+
+
+ModelConfig = Annotated[ImageModel | SliceModel | InflatedModel, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
 class InitConfig:
     """Where the weights come from before the first private step."""
 
-    source: Literal["scratch", "synthetic", "imagenet", "dinov3", "file"]
+    source: Literal["scratch", "synthetic", "imagenet", "dinov3", "file", "domain"]
     path: str | None
     sha256: str | None
     tag: str | None
@@ -203,6 +271,7 @@ class PrivacyConfig:
     max_grad_norm: Positive
     clipping_rule: Literal["flat", "automatic"]
     views_per_unit: Count
+    repeat_views: bool
     noise_scale: Annotated[float, Field(ge=1.0)]
     ledger_dir: str
     injected_key: str | None
@@ -223,6 +292,17 @@ class TrainingConfig:
     pos_weight: list[Positive] | None
     checkpoint_every_steps: Count
     permute_labels: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class AugmentationConfig:
+    """How far training images are changed at random (`dpmed.training.augmentation`)."""
+
+    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)]
+    translation: Fraction
+    scale: Annotated[float, Field(ge=0.0, lt=1.0)]
+    contrast: Fraction
+    horizontal_flip: bool
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -263,6 +343,7 @@ class PerformanceConfig:
     compile: bool
     channels_last: bool
     num_threads: Annotated[int, Field(ge=0)]
+    keep_freed_memory: bool
     num_workers: Annotated[int, Field(ge=0)]
 
 
@@ -279,6 +360,7 @@ class RunConfig:
     init: InitConfig
     privacy: PrivacyConfig
     training: TrainingConfig
+    augmentation: AugmentationConfig
     evaluation: EvaluationConfig
     logger: LoggerConfig
     performance: PerformanceConfig
@@ -296,6 +378,7 @@ class RunConfig:
 
 
 _ADAPTER = TypeAdapter(RunConfig)
+_CHOSEN_BY = {"data": "reader", "model": "kind"}  # the key that says which schema a group has
 
 
 def load_config(mapping: Mapping[str, Any]) -> RunConfig:
@@ -337,9 +420,10 @@ def _explain(error: ValidationError, mapping: Mapping[str, Any]) -> str:
 
 
 def _explain_one(item: Any, mapping: Mapping[str, Any]) -> str:
-    # A discriminated union adds the reader's name to the location; it is no key of the mapping.
+    # A discriminated union adds the choice's name to the location; it is no key of the mapping.
     location = [str(part) for part in item["loc"]]
-    if len(location) > 1 and location[0] == "data" and location[1] not in mapping.get("data", {}):
+    group = location[0]
+    if len(location) > 1 and group in _CHOSEN_BY and location[1] not in mapping.get(group, {}):
         location.pop(1)
     name = ".".join(location)
     if item["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
@@ -351,7 +435,8 @@ def _explain_one(item: Any, mapping: Mapping[str, Any]) -> str:
     if item["type"] == "literal_error":
         hint = did_you_mean(str(item["input"]), item["ctx"]["expected"].replace("'", "").split())
     elif item["type"] == "union_tag_invalid":
-        name, message = "data.reader", f"allowed is {item['ctx']['expected_tags']}"
+        name, tag = f"{group}.{_CHOSEN_BY[group]}", item["ctx"]["tag"]
+        return f"{name}={tag!r}: allowed is {item['ctx']['expected_tags']}."
     return f"{name}={item['input']!r}: {message}.{hint}"
 
 
@@ -400,3 +485,36 @@ def _check_across_groups(config: RunConfig) -> None:
         raise UserError(f"data.root is missing: data={data.reader} data.root=/path/to/the/release")
     if isinstance(data, ManifestData) and data.path is None:
         raise UserError("data.path is missing: data=manifest data.path=/path/to/table.csv")
+    _check_volumes(config)
+
+
+def _check_volumes(config: RunConfig) -> None:
+    data, model = config.data, config.model
+    if isinstance(data, VolumeData) and isinstance(model, ImageModel):
+        raise UserError(
+            f"model.kind={model.kind} takes images, and data.reader={data.reader} gives volumes. "
+            "Choose model=convnext_2p5d or model=convnext3d."
+        )
+    if not isinstance(data, VolumeData) and not isinstance(model, ImageModel):
+        raise UserError(
+            f"model.kind={model.kind} takes volumes, and data.reader={data.reader} gives images. "
+            "Choose model=convnext, or data=volumes."
+        )
+    if not isinstance(data, VolumeData):
+        return
+    if data.path is None:
+        raise UserError(
+            "data.path is missing: data=volumes data.path=/path/to/table.csv, or a MedMNIST .npz"
+        )
+    low, high = data.preprocessing.intensity_range or (0.0, 1.0)
+    if low >= high:
+        raise UserError(
+            f"data.preprocessing.intensity_range=[{low:g}, {high:g}] must rise: the value that "
+            "becomes black, then the one that becomes white."
+        )
+    size = data.preprocessing.image_size
+    if isinstance(model, SliceModel) and model.slice_thickness > size:
+        raise UserError(
+            f"model.slice_thickness={model.slice_thickness} is more than the {size} voxels of "
+            "data.preprocessing.image_size, so there would be no slice."
+        )

@@ -14,7 +14,7 @@ import torch
 
 from dpmed.config import RunConfig
 from dpmed.privacy.plan import PrivacyPlan
-from dpmed.stages.learner import Learner, autocast, build_learner, device_of
+from dpmed.stages.learner import Learner, autocast, build_learner, device_of, input_shape
 from dpmed.stages.planning import make_run_plan
 from dpmed.training.classifier import PlainGradientSum
 from dpmed.training.loss import per_view_loss
@@ -45,9 +45,8 @@ def _measure(config: RunConfig, learner: Learner, plan: PrivacyPlan) -> tuple[fl
     """Seconds a physical batch (the fastest of a few), and peak memory in bytes."""
     device = device_of(config)
     views = config.performance.physical_batch_size * config.privacy.views_per_unit
-    size = config.data.preprocessing.image_size
     dtype = next(learner.model.parameters()).dtype
-    images = torch.rand(views, 1, size, size, device=device, dtype=dtype)
+    images = torch.rand(views, *input_shape(config), device=device, dtype=dtype)
     targets = torch.zeros(views, len(config.data.labels), device=device)
     weights = torch.full((views,), 1.0 / config.privacy.views_per_unit, device=device)
     gradient_sum = learner.clipper or PlainGradientSum(

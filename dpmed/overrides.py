@@ -107,13 +107,19 @@ def _chosen(overrides: Sequence[str], groups: Iterable[str]) -> dict[str, str]:
 
 def _check_key_of_choice(key: str, group: str, choice: str, folder: Path) -> None:
     """`data.num_patients` is a setting, but not one of data=manifest."""
-    own = yaml.safe_load((folder / group / f"{choice}.yaml").read_text(encoding="utf-8"))
-    known = list(_flatten(own, group))
+    known = list(dict.fromkeys(_flatten(_with_defaults(folder / group, choice), group)))
     if key not in known:
         raise UserError(
             f"{key} is not a setting of {group}={choice}.{did_you_mean(key, known)} "
             f"It has: {', '.join(name.removeprefix(group + '.') for name in known)}."
         )
+
+
+def _with_defaults(group: Path, choice: str) -> dict[str, Any]:
+    """The settings of a choice and of the choices in the same group that it builds on."""
+    own = yaml.safe_load((group / f"{choice}.yaml").read_text(encoding="utf-8"))
+    bases = [_with_defaults(group, name) for name in own.get("defaults", []) if name != "_self_"]
+    return {key: value for settings in (*bases, own) for key, value in settings.items()}
 
 
 def _check_pos_weight(value: str) -> None:

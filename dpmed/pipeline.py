@@ -20,8 +20,10 @@ from dpmed.stages.evaluation import evaluate_run
 from dpmed.stages.learner import build_learner
 from dpmed.stages.loggers import make_loggers, upload_results
 from dpmed.stages.planning import plan_run
+from dpmed.stages.shared_patients import refuse_shared_patients
 from dpmed.stages.study import load_study, write_study
 from dpmed.stages.training import train_run
+from dpmed.training.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
         UserError: anything that the user can mend; the run folder keeps what was reached.
     """
     with RunRecord(run_dir, config) as record:
+        if config.performance.keep_freed_memory:
+            keep_freed_memory()
         if config.performance.num_threads:
             torch.set_num_threads(config.performance.num_threads)
         torch.manual_seed(config.seed)
@@ -48,6 +52,7 @@ def run(config: RunConfig, *, run_dir: Path) -> Path | None:
             config.data, unit=config.privacy.unit, num_workers=config.performance.num_workers
         )
         write_study(study, run_dir, record)
+        refuse_shared_patients(learner.provenance, config.data, study.table, record)
         record.stage_done("data")
 
         loggers = make_loggers(config, run_dir)

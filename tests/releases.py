@@ -121,7 +121,7 @@ def _rows() -> list[tuple[int, int, bool]]:
 
 def _draw(path: Path, sick: bool, *, bits: int = 8) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    seed = int.from_bytes(path.name.encode(), "big") % 2**32
+    seed = int.from_bytes("/".join(path.parts[-3:]).encode(), "big") % 2**61
     pixels = np.random.default_rng(seed).integers(0, 160, (40, 36))
     pixels[10:20, 10:20] += 90 * sick
     if path.suffix == ".dicom":

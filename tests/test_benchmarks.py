@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from benchmarks import loading
 from benchmarks.clipping import median_interval, time_interleaved
 from benchmarks.variants import DEFAULT_VARIANTS, VARIANTS, Setting
 
@@ -51,6 +54,24 @@ def test_the_program_writes_rows_and_does_not_measure_twice(tmp_path: Path) -> N
     assert "| test_convnext | 32 | 2 | float32 | onepass |" in table
     assert run(path) == table
     assert json.loads(path.read_text()) == rows
+
+
+def test_the_loading_program_measures_every_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(8):
+        pixels = generator.integers(0, 256, (400, 400)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    json_file = tmp_path / "rows.json"
+    words = ["--images", str(tmp_path), "--batch", "4", "--rounds", "2", "--pixels", "32"]
+    monkeypatch.setattr("sys.argv", ["loading", *words, "--json", str(json_file), "--memory-sizes"])
+    loading.main()
+    rows = {row["variant"]: row for row in json.loads(json_file.read_text())}
+    assert list(rows) == ["decode", "cached", "torchvision", "timm", "training"]
+    assert rows["cached"]["ratio_to_decode"] > 5
+    assert rows["decode"]["ratio_to_decode"] == 1
+    assert all(row["low"] <= row["images_per_core_second"] <= row["high"] for row in rows.values())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -14,7 +14,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for command in ("plan", "report", "compare", "collect"):
+    finished = ("release", "predict", "evaluate", "matrix", "overlap", "dashboard")
+    for command in ("plan", "report", "compare", "collect", *finished):
         assert f"dpmed {command}" in text
 
 

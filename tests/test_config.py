@@ -12,12 +12,14 @@ from dpmed.errors import UserError
 from dpmed.overrides import check_overrides, config_folder, folder_name
 
 CONF = config_folder()
+VOLUMES = ["data=volumes", "data.id=h", "data.path=x.npz"]
 NEEDED = {
     "data=manifest": ["data.id=h", "data.path=x.csv"],
     **{
         f"data={release}": ["data.root=x"]
         for release in (
             "chestxray14",
+            "kermany",
             "chexpert",
             "mimic_cxr_jpg",
             "padchest",
@@ -25,7 +27,13 @@ NEEDED = {
             "taixray",
         )
     },
+    "data=volumes": [*VOLUMES[1:], "model=convnext3d"],
+    "model=convnext_2p5d": VOLUMES,
+    "model=convnext3d": VOLUMES,
+    "experiment=ct_eps8": ["data.path=x.npz"],
+    "experiment=ct_nonprivate": ["data.path=x.npz"],
     "init=file": ["init.path=x.safetensors"],
+    "init=domain": ["init.path=outputs/cxr_pretrain/x"],
 }
 
 
@@ -108,6 +116,10 @@ def test_good_words_pass(word: str) -> None:
         (["data=manifest", "data.path=x.csv"], "data.id is missing"),
         (["data=chestxray14"], "data.root is missing"),
         (["data.test_fraction=0.95"], "no patient for training"),
+        (["model.kind=4d"], "model.kind='4d'.*'2.5d'"),
+        (["model=convnext3d"], "model.kind=3d takes volumes.*data.reader=synthetic"),
+        (VOLUMES, "model.kind=2d takes images.*model=convnext3d"),
+        (["data=volumes", "data.id=h", "model=convnext3d"], "data.path is missing"),
     ],
 )
 def test_bad_values_are_refused_by_name(words: list[str], expected: str) -> None:

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from dpmed.data.readers.chestxray14 import has_split_lists as has_split_lists
     from dpmed.data.readers.chestxray14 import read_chestxray14 as read_chestxray14
     from dpmed.data.readers.chexpert import read_chexpert as read_chexpert
+    from dpmed.data.readers.kermany import read_kermany as read_kermany
     from dpmed.data.readers.manifest import read_manifest as read_manifest
+    from dpmed.data.readers.medmnist import read_medmnist as read_medmnist
     from dpmed.data.readers.mimic_cxr_jpg import read_mimic_cxr_jpg as read_mimic_cxr_jpg
     from dpmed.data.readers.padchest import read_padchest as read_padchest
     from dpmed.data.readers.taixray import read_taixray as read_taixray
     from dpmed.data.readers.vindr_cxr import read_vindr_cxr as read_vindr_cxr
+    from dpmed.data.readers.volume_table import read_volume_table as read_volume_table
     from dpmed.data.splits import DuplicateImage as DuplicateImage
     from dpmed.data.splits import assign_splits as assign_splits
     from dpmed.data.splits import check_splits as check_splits
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
     from dpmed.data.table import has_patient_ids as has_patient_ids
     from dpmed.data.table import label_columns as label_columns
     from dpmed.data.table import validate_table as validate_table
+    from dpmed.data.volumes.preprocessing import VolumePreprocessing as VolumePreprocessing
+    from dpmed.data.volumes.preprocessing import preprocess_volume as preprocess_volume
+    from dpmed.data.volumes.rows import prepare_volumes as prepare_volumes
 
 MODULE_OF_NAME = {
     "ImageStore": "cache.store",
@@ -66,7 +72,9 @@ MODULE_OF_NAME = {
     "decode_image": "decoding",
     "read_pixels": "decoding",
     "read_chexpert": "readers.chexpert",
+    "read_kermany": "readers.kermany",
     "read_manifest": "readers.manifest",
+    "read_medmnist": "readers.medmnist",
     "read_mimic_cxr_jpg": "readers.mimic_cxr_jpg",
     "read_padchest": "readers.padchest",
     "read_taixray": "readers.taixray",
@@ -95,6 +103,10 @@ MODULE_OF_NAME = {
     "has_patient_ids": "table",
     "label_columns": "table",
     "validate_table": "table",
+    "read_volume_table": "readers.volume_table",
+    "VolumePreprocessing": "volumes.preprocessing",
+    "preprocess_volume": "volumes.preprocessing",
+    "prepare_volumes": "volumes.rows",
 }
 
 

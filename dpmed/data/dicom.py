@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pydicom.uid import (
 )
 
 from dpmed.data.dicom_codestream import codestream_size
-from dpmed.data.dicom_grey import DicomError, stored_to_grey
+from dpmed.data.dicom_grey import DicomError, stored_to_grey, stored_to_modality
 from dpmed.data.preprocessing import MAX_PIXELS, Preprocessing
 
 PIXEL_ELEMENTS = [
@@ -65,16 +65,49 @@ def read_dicom(path: Path, preprocessing: Preprocessing) -> np.ndarray:
     Raises:
         DicomError: no pixels, several frames, a compression without decoder, or a broken file.
     """
+    with _told_plainly():
+        stored, dataset = _read_stored(path, PIXEL_TAGS)
+        return stored_to_grey(stored, dataset, preprocessing)
+
+
+def read_slice(path: Path, elements: Sequence[str]) -> tuple[np.ndarray, pydicom.Dataset]:
+    """One slice of a series in the unit of its modality (HU for CT), and the elements asked for.
+
+    Args:
+        path: the file.
+        elements: keywords of elements to read besides those that describe pixels; none that
+            tells of the patient.
+
+    Returns:
+        float32 (rows, columns), and the data set without pixels.
+
+    Raises:
+        DicomError: as `read_dicom`, or a slice in colour.
+    """
+    with _told_plainly():
+        stored, dataset = _read_stored(path, [*PIXEL_TAGS, *map(Tag, elements)])
+        for name in PIXEL_ELEMENTS[-3:]:
+            if name in dataset:
+                del dataset[name]
+        return stored_to_modality(stored, dataset), dataset
+
+
+def _read_stored(path: Path, tags: Sequence[Any]) -> tuple[np.ndarray, pydicom.Dataset]:
+    dataset = pydicom.dcmread(path, force=True, specific_tags=list(tags))
+    _check_header(dataset)
+    return _stored_pixels(dataset), dataset
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Only this module's own words leave: pydicom's messages may quote the file."""
     with _silent():
         try:
-            dataset = pydicom.dcmread(path, force=True, specific_tags=PIXEL_TAGS)
-            _check_header(dataset)
-            return stored_to_grey(_stored_pixels(dataset), dataset, preprocessing)
+            yield
         except DicomError:
             raise
         except MemoryError:
             raise DicomError("it needs more memory than there is") from None
-        # pydicom's own messages may quote the file, so only the kind of error is passed on.
         except Exception as error:
             raise DicomError(f"it is broken DICOM ({type(error).__name__})") from None
 

@@ -49,6 +49,24 @@ def stored_to_grey(
     return _scaled(unit, dataset)
 
 
+def stored_to_modality(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
+    """Stored values as float32 (height, width) in the unit of the modality: HU for CT.
+
+    Padding becomes the smallest value of the picture.
+
+    Raises:
+        DicomError: a picture in colour, or elements that contradict one another.
+    """
+    if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
+        raise DicomError("it is in colour, which no slice of a volume is")
+    stored = _sign_extended(stored, dataset)
+    padding = _padding(stored, dataset)
+    values = _rescale(stored, dataset).astype(np.float32)
+    if padding is not None and not padding.all():
+        values[padding] = values[~padding].min()
+    return values
+
+
 def _sign_extended(stored: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     """Negative values whose writer left the bits above the stored ones at zero."""
     if stored.dtype.kind != "i":

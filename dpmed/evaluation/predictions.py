@@ -74,7 +74,10 @@ def make_predictions(
     for index, label in enumerate(labels):
         parts[f"label_{label}"] = study_table[label].to_numpy(np.float32)
         parts[f"prob_{label}"] = probabilities_NL[:, index].astype(np.float32)
-    return pd.DataFrame(parts)
+    predictions = pd.DataFrame(parts)
+    # Where patients are unknown, intervals resample images.
+    predictions["patient_id"] = predictions["patient_id"].fillna(predictions["image"])
+    return predictions
 
 
 def write_predictions(predictions: pd.DataFrame, path: Path) -> Path:

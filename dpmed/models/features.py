@@ -7,8 +7,8 @@ last stage, L labels, C channels of a stage.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from timm.models.convnext import ConvNeXt
 from torch import Tensor
 
 
@@ -27,12 +27,22 @@ class Features:
     stages_NC: tuple[Tensor, ...]
 
 
-def forward_with_features(model: ConvNeXt, images: Tensor) -> Features:
-    """Logits and features of images (N, 1, H, W); evaluation mode is the caller's choice."""
+def forward_with_features(model: Any, images: Tensor) -> Features:
+    """Logits and features of images (N, 1, H, W), or of volumes (N, 1, D, H, W).
+
+    Evaluation mode is the caller's choice.
+    """
     last, maps = model.forward_intermediates(images)
     embedding_ND = model.forward_head(last, pre_logits=True)
     return Features(
         logits_NL=model.head.fc(embedding_ND),
         embedding_ND=embedding_ND,
-        stages_NC=tuple(each.mean(dim=(2, 3)) for each in maps),
+        stages_NC=tuple(_mean_over_positions(each) for each in maps),
     )
+
+
+def _mean_over_positions(stage_map: Tensor) -> Tensor:
+    """(N, C, H, W), or channels last with three further dimensions, to (N, C)."""
+    if stage_map.ndim == 4:
+        return stage_map.mean(dim=(2, 3))
+    return stage_map.mean(dim=(1, 2, 3))

@@ -20,6 +20,7 @@ from huggingface_hub import constants
 
 from dpmed.errors import UserError, did_you_mean
 from dpmed.models.backbone import check_name
+from dpmed.models.domain import read_domain
 from dpmed.models.provenance import SeenDataSet
 from dpmed.models.shipped import shipped_path
 from dpmed.models.weights import check_file
@@ -138,8 +139,8 @@ def check_available(
 ) -> None:
     """Raises UserError unless the start weights can be had; call it before any work.
 
-    Looks at the file (`init=file`) or in the hub's cache, and only where the cache lacks it asks
-    the hub for the file's header, which takes at most `PROBE_TIMEOUT_SECONDS`.
+    Looks at the file (`init=file`, `init=domain`) or in the hub's cache, and only where the cache
+    lacks it asks the hub for the file's header, which takes at most `PROBE_TIMEOUT_SECONDS`.
 
     Raises:
         UserError: Unknown architecture, init or tag; a missing or different file; no cached copy
@@ -153,6 +154,9 @@ def check_available(
         return
     if init == "file":
         check_file(require_path(path), sha256=sha256)
+        return
+    if init == "domain":
+        read_domain(require_path(path, init=init), architecture=name, sha256=sha256)
         return
     weights = find_pretrained(name=name, init=init, tag=tag)
     if _cached(weights) is None:
@@ -174,16 +178,18 @@ def fetch(weights: PretrainedWeights) -> Path:
         raise UserError(_how_to_get(weights, error)) from error
 
 
-def require_path(path: str | Path | None) -> Path:
-    """The path as given, or UserError where init=file lacks it."""
-    if not path:
-        raise UserError("init=file needs init.path=WEIGHTS, a .safetensors or torch weight file.")
-    return Path(path).expanduser()
+def require_path(path: str | Path | None, *, init: str = "file") -> Path:
+    """The path as given, or UserError where init=file or init=domain lacks it."""
+    if path:
+        return Path(path).expanduser()
+    if init == "domain":
+        raise UserError("init=domain needs init.path=RUN, the folder of a cxr_pretrain run.")
+    raise UserError("init=file needs init.path=WEIGHTS, a .safetensors or torch weight file.")
 
 
 def _check_init(init: str) -> None:
     if init not in DEFAULT_TAGS:
-        choices = ["scratch", "synthetic", "file", *DEFAULT_TAGS]
+        choices = ["scratch", "synthetic", "file", "domain", *DEFAULT_TAGS]
         raise UserError(
             f"init={init} is not known.{did_you_mean(init, choices)} Choose {', '.join(choices)}."
         )
@@ -212,7 +218,7 @@ def _known_tag(name: str, tag: str) -> str:
 
 def _data_sets(tag: str) -> tuple[SeenDataSet, ...]:
     names = [_DATA_SET_OF_TAG_PART[p] for p in tag.split("_") if p in _DATA_SET_OF_TAG_PART]
-    return tuple(SeenDataSet(name=name) for name in dict.fromkeys(names))
+    return tuple(SeenDataSet(name=name, licence="its own terms") for name in dict.fromkeys(names))
 
 
 def _cached(weights: PretrainedWeights) -> Path | None:

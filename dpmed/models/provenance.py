@@ -17,7 +17,6 @@ from typing import Any
 from dpmed.errors import UserError
 
 _METADATA_KEY = "dpmed_provenance"
-_NUM_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +28,13 @@ class SeenDataSet:
         data_id: What identifies the exact data, e.g. a hash of the study table; empty if unknown.
         patient_hashes: Salted hashes of the patients, in the form that the caller of
             `refuse_if_seen` uses. They leave with the weights: only for public data sets.
+        licence: Under which the data is declared public; empty where it is not.
     """
 
     name: str
     data_id: str = ""
     patient_hashes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class Provenance:
         num_rebuilt: Parameters (scalars) left at random.
         rebuilt: Names of the tensors left at random; empty for scratch, where all of them are.
         stem: What was done to the first convolution, or "unchanged".
+        preprocessing: Settings of the images that the weights were last fitted on; empty if
+            unknown.
+        code_version: Of dpmed, when it wrote the file; empty if it did not.
     """
 
     source: str
@@ -70,11 +74,24 @@ class Provenance:
     num_rebuilt: int = 0
     rebuilt: tuple[str, ...] = ()
     stem: str = "unchanged"
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    code_version: str = ""
 
-    def after_training_on(self, data_set: SeenDataSet, *, labels: Collection[str]) -> Provenance:
+    def after_training_on(
+        self,
+        data_set: SeenDataSet,
+        *,
+        labels: Collection[str],
+        preprocessing: Mapping[str, Any] | None = None,
+        code_version: str = "",
+    ) -> Provenance:
         """What to save with the trained weights: this history plus one more data set."""
         return dataclasses.replace(
-            self, data_sets=(*self.data_sets, data_set), labels=tuple(labels)
+            self,
+            data_sets=(*self.data_sets, data_set),
+            labels=tuple(labels),
+            preprocessing=dict(preprocessing or {}),
+            code_version=code_version,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -117,13 +134,14 @@ def refuse_if_seen(
                 f"{seen.name!r} (data_id={data_id}), so epsilon would not cover what they know of "
                 f"its patients. Start from other weights: init=scratch, imagenet or dinov3."
             )
-        overlap = sorted(private.intersection(seen.patient_hashes))
+        overlap = private.intersection(seen.patient_hashes)
         if overlap:
+            # Neither ids nor hashes: messages are kept in run.json and shown in reports.
             raise UserError(
                 f"init: the weights {_label(provenance)} were fitted on {seen.name!r}, which "
-                f"shares {len(overlap)} patients with the private training data (first hashes: "
-                f"{', '.join(overlap[:_NUM_SHOWN])}). Start from other weights, or take these "
-                f"patients out of the training split."
+                f"shares {len(overlap)} patients with the private training data (hashes of patient "
+                f"ids were compared). Start from other weights, or take these patients out of the "
+                f"training split."
             )
 
 

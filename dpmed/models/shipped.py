@@ -16,6 +16,9 @@ from dpmed.errors import UserError
 from dpmed.models.provenance import to_metadata
 from dpmed.models.weights import read_provenance
 
+#: Of the drawn radiographs; no patient is behind them.
+LICENCE = "Apache-2.0"
+
 _FOLDER = Path(__file__).parent / "shipped_weights"
 
 

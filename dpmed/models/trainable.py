@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from dpmed.errors import UserError, did_you_mean
@@ -37,12 +37,12 @@ class TrainableParameters:
 
 
 def select_trainable(
-    model: ConvNeXt, *, trainable: str, lora_rank: int = 8, seed: int = 0
+    model: Any, *, trainable: str, lora_rank: int = 8, seed: int = 0
 ) -> TrainableParameters:
     """Freeze everything else, in place; the classifier is always trained.
 
     Args:
-        model: timm's model, on any device.
+        model: timm's model, or one of volumes built from it, on any device.
         trainable: `full`; `head` (the classifier); `last_stage` (with everything after it);
             `norm_and_bias` (every vector: biases, norms, layer scale); `lora` (low-rank updates
             of both matrices of every block).

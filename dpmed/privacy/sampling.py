@@ -68,9 +68,10 @@ class PhysicalBatch:
 
     Args:
         step: the logical step.
-        rows_BK: row numbers of the table, int64 (B, K). Padding repeats a row of the same unit,
+        rows_BK: row numbers of the table, int64 (B, K). Padding repeats rows of the same unit,
             or is row 0 where there is no unit; a valid row, to be computed and not counted.
-        weights_BK: 1/k for each of a unit's k views and 0 for padding, float32 (B, K).
+        weights_BK: 1/k for each of a unit's k views and 0 for padding, float32 (B, K); with
+            repeated views k = K for every unit.
         is_last: whether the logical step ends here: noise, accountant and schedule move now.
     """
 
@@ -90,7 +91,8 @@ class PoissonSampler:
         In each step each unit takes part independently of the others and of all other steps with
         probability floor(q 2^64) / 2^64: at most the `sample_rate` q that is accounted, and less
         than 2^-64 below it. A unit occurs at most once in a step, with at most K images, chosen
-        uniformly without replacement, whose weights sum to 1.
+        uniformly without replacement, whose weights sum to 1. Repeated views are images of that
+        unit again, within its one place of K views: clipping bounds them together.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class PoissonSampler:
         sample_rate: float,
         views_per_unit: int,
         physical_batch_size: int,
+        repeat_views: bool = False,
     ) -> None:
         """Nothing is drawn yet.
 
@@ -110,6 +113,8 @@ class PoissonSampler:
             sample_rate: the plan's, never recomputed from the table.
             views_per_unit: K, the most images of a unit in a step.
             physical_batch_size: B, units in a physical batch; changes no result.
+            repeat_views: give a unit with fewer than K images K views all the same, its images in
+                turn; sensible where each view is augmented anew (arXiv 2204.13650, sec. 3.2).
         """
         assert 0 < sample_rate <= 1, f"sample_rate={sample_rate}"
         assert views_per_unit >= 1, f"views_per_unit={views_per_unit}"
@@ -119,6 +124,7 @@ class PoissonSampler:
         self._units = units
         self._views_per_unit = views_per_unit
         self._physical_batch_size = physical_batch_size
+        self._repeat_views = repeat_views
         # A power of two times a float is exact, so this floor is never above the accounted rate.
         self._threshold = int(sample_rate * 2.0**64)
 
@@ -158,12 +164,14 @@ class PoissonSampler:
         words_m = self._stream.integers64(_VIEWS, step, len(positions_m))
         order_m = np.lexsort((words_m, owners_m))
         shuffled_m = self._units.rows_N[positions_m[order_m]]
+        taken_n1 = np.minimum(counts_n, self._views_per_unit)[:, None]
+        firsts_n1 = (np.cumsum(counts_n) - counts_n)[:, None]
         views_K = np.arange(self._views_per_unit)
-        taken_n = np.minimum(counts_n, self._views_per_unit)
-        firsts_n = np.cumsum(counts_n) - counts_n
-        is_view_nK = views_K < taken_n[:, None]
-        rows_nK = shuffled_m[firsts_n[:, None] + np.where(is_view_nK, views_K, 0)]
-        weights_nK = np.where(is_view_nK, 1.0 / np.maximum(taken_n, 1)[:, None], 0.0)
+        rows_nK = shuffled_m[firsts_n1 + views_K % taken_n1]
+        if self._repeat_views:
+            weights_nK = np.full(rows_nK.shape, 1.0 / self._views_per_unit)
+        else:
+            weights_nK = np.where(views_K < taken_n1, 1.0 / taken_n1, 0.0)
         return rows_nK.astype(np.int64), weights_nK.astype(np.float32)
 
 

@@ -95,7 +95,8 @@ def _utility(run: RunFiles) -> list[Row]:
         _row("Subgroups", ", ".join(mapping(results, "subgroups"))),
         _row("Calibration", "yes" if mapping(run.metrics, "calibration", split) else None),
         _row("External evaluation", ", ".join(mapping(run.metrics, "external"))),
-        _row("Comparison with a non-private twin", mapping(run.metrics, "comparison").get("name")),
+        _row("Comparison with a twin", run.twin.name if run.twin is not None else None),
+        _row("Representation geometry", "yes" if mapping(run.metrics, "geometry") else None),
     ]
 
 

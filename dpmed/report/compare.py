@@ -120,7 +120,18 @@ def _named(run_dirs: Sequence[Path]) -> dict[str, Path]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(paths):
         depth += 1
-    return {"/".join(path.parts[-depth:]): path for path in paths}
+    return _without_common_words({"/".join(path.parts[-depth:]): path for path in paths})
+
+
+def _without_common_words(named: Mapping[str, Path]) -> dict[str, Path]:
+    """A sweep's folders are named by settings, `a=1,seed=0`; those that all runs share go."""
+    words = {name: name.split(",") for name in named}
+    common = set.intersection(*(set(parts) for parts in words.values()))
+    short = {
+        ",".join(part for part in parts if part not in common): named[name]
+        for name, parts in words.items()
+    }
+    return short if len(short) == len(named) and "" not in short else dict(named)
 
 
 def _reference(runs: Mapping[str, RunFiles]) -> str:

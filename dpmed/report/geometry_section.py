@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpmed.report.figures import Figure
+from dpmed.report.forest import ForestBlock, ForestRow, ForestTable
 from dpmed.report.headline import mapping
 from dpmed.report.numbers import (
     Estimate,
@@ -20,7 +21,7 @@ from dpmed.report.numbers import (
     label_name,
     setting_name,
 )
-from dpmed.report.plot_intervals import IntervalRow, interval_figure
+from dpmed.report.plot_intervals import auroc_scale, interval_figure
 from dpmed.report.plot_stages import stage_figures
 from dpmed.report.redaction import known_patient_ids, redact_text
 from dpmed.report.run_files import RunFiles, Unavailable, is_number, read_run
@@ -44,7 +45,15 @@ MEANINGS = {
     "private_probe_utility": "macro AUROC of a linear probe trained with differential privacy",
     "private_probe_gap": "private probe utility minus end-to-end utility",
 }
-NAMES = {"linear_cka": "Linear CKA", "rankme": "RankMe", "alpha_req": "alpha-ReQ"}
+NAMES = {
+    "scale_normalised_drift": "Scale-normalised drift",
+    "linear_cka": "Linear CKA",
+    "effective_rank_eigenvalues": "Effective rank, of eigenvalues",
+    "effective_rank_singular_values": "Effective rank, of singular values",
+    "rankme": "RankMe",
+    "alpha_req": "alpha-ReQ",
+    "end_to_end_utility": "End-to-end utility",
+}
 PARTS = ("stages", "subgroups", "private_probe", "unavailable")
 OF_PARTS = ("displacement", "linear_cka", "effective_dimension", "initial_effective_dimension")
 _UTILITIES = (
@@ -81,8 +90,11 @@ def geometry(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         raise Unavailable(" ".join(reasons) or "This run measured no representation geometry.")
     twin = _twin(run)
     utilities = _utilities(found, twin)
+    if utilities is not None:
+        title = "AUROC, mean over labels"
+        figures.append(interval_figure(utilities.interval_rows(), name="utilities", title=title))
     drawn = stage_figures(mapping(found, "stages"))
-    figures.extend([*utilities, *drawn])
+    figures.extend(drawn)
     return {
         "rows": [_row(name, found, twin) for name in names],
         "has_twin": bool(twin),
@@ -112,21 +124,28 @@ def _row(name: str, found: Mapping[str, Any], twin: Mapping[str, Any]) -> Geomet
     )
 
 
-def _utilities(found: Mapping[str, Any], twin: Mapping[str, Any]) -> list[Figure]:
+def _utilities(found: Mapping[str, Any], twin: Mapping[str, Any]) -> ForestTable | None:
     """What can be read from the representation, and what the head makes of it."""
-    rows = [
-        IntervalRow(name=name, estimate=estimate(tree[key]), heading=heading)
-        for wanted in ("Linear probe", "Head")
-        for heading, name, key, tree in [
-            *((heading, name, key, found) for heading, name, key in _UTILITIES),
-            ("Linear probe", "Twin after training", "probe_utility", twin),
-            ("Head", "Twin after training", "end_to_end_utility", twin),
+    blocks = []
+    for heading in ("Linear probe", "Head"):
+        wanted = [(name, found, key) for block, name, key in _UTILITIES if block == heading]
+        wanted.append(("Twin, after training", twin, wanted[1][2]))
+        rows = [
+            ForestRow(name=name, main=estimate(tree[key]))
+            for name, tree, key in wanted
+            if key in tree
         ]
-        if heading == wanted and key in tree
-    ]
-    if not rows:
-        return []
-    return [interval_figure(rows, name="utilities", title="AUROC, mean over labels")]
+        if rows:
+            blocks.append(ForestBlock(title=heading, rows=rows))
+    if not blocks:
+        return None
+    return ForestTable(
+        caption="What can be read from the embeddings, and what the head makes of it",
+        first="Mean over labels",
+        blocks=blocks,
+        scale=auroc_scale([row.main for block in blocks for row in block.rows]),
+        reference=0.5,
+    )
 
 
 def _stages(found: Mapping[str, Any]) -> tuple[str, str, list[str], list[Any]] | None:

@@ -104,7 +104,7 @@ def build_report(run_dir: Path, *, twin: Path | None = None) -> Path:
         sentences=headline(run),
         sections=sections,
         warnings=provenance_section.warnings(run),
-        problems=[text for name, text in run.problems.items() if not _is_expected(name, run)],
+        problems=_problems(run),
         outside=[section for section in shown if not section.is_covered],
         version=dpmed.__version__,
     )
@@ -173,6 +173,13 @@ def _render(
         reason_text = f"The files hold something unexpected here ({type(error).__name__}: {error})."
         html = environment.get_template("unavailable.html").render(reason=reason_text)
     return Markup(html)
+
+
+def _problems(run: RunFiles) -> list[str]:
+    """What the files lack, and what the evaluation noted about them."""
+    lacking = [text for name, text in run.problems.items() if not _is_expected(name, run)]
+    notes = run.metrics.get("notes")
+    return lacking + ([str(note) for note in notes] if isinstance(notes, list) else [])
 
 
 def _is_expected(name: str, run: RunFiles) -> bool:

@@ -13,8 +13,8 @@ from dpmed.report.figures import Figure
 from dpmed.report.numbers import Estimate, decimal
 from dpmed.report.svg import Drawing
 
-_CELL, _ROW, _LEFT, _TOP = 76.0, 34.0, 150.0, 34.0
-_MAX_NAME = 22
+_CELL, _ROW, _TOP = 76.0, 34.0, 34.0
+_MAX_NAME, _LETTER = 32, 6.2  # letters, and pixels a letter
 
 
 def matrix_figure(
@@ -34,17 +34,18 @@ def matrix_figure(
         name: file name without ending.
         title: what the numbers are.
     """
-    width, height = _LEFT + _CELL * len(columns) + 8, _TOP + _ROW * len(rows) + 8
+    margin = 14 + _LETTER * max((len(_short(row)) for row in rows), default=0)
+    width, height = margin + _CELL * len(columns) + 8, _TOP + _ROW * len(rows) + 8
     drawing = Drawing(width=width, height=height, label=f"{title}: runs down, sites across")
     drawing.text((0, 12), title, "title")
     known = [item.value for item in cells.values() if item.value is not None]
     for index, column in enumerate(columns):
-        drawing.text((_LEFT + _CELL * (index + 0.5), _TOP - 6), _short(column), "tick", "middle")
+        drawing.text((margin + _CELL * (index + 0.5), _TOP - 6), _short(column), "tick", "middle")
     for down, row in enumerate(rows):
         middle = _TOP + _ROW * (down + 0.5)
         drawing.text((0, middle + 4), _short(row), "")
         for across, column in enumerate(columns):
-            left = _LEFT + _CELL * across
+            left = margin + _CELL * across
             _draw_cell(drawing, cells.get((row, column)), (left, middle), known, f"{row}, {column}")
     return Figure(name=name, drawing=drawing, data=_table(cells))
 
@@ -76,7 +77,8 @@ def _draw_cell(
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+    """The end of a long name, where names of one sweep differ."""
+    return name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"
 
 
 def _table(cells: Mapping[tuple[str, str], Estimate]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""AUROC against epsilon: one line a series, single runs as open dots, runs without DP as a band.
+"""AUROC, or another quantity, against epsilon: a line a series, single runs as open dots.
 
-Must not average: it draws the means it is given.
+Runs without DP are a band. Must not average: it draws the means it is given.
 """
 
 from __future__ import annotations
@@ -41,22 +41,29 @@ class Series:
     dots: Sequence[tuple[float, float]] = ()
 
 
-def epsilon_auroc_figure(series: Sequence[Series], *, name: str, title: str) -> Figure:
+def epsilon_figure(
+    series: Sequence[Series],
+    *,
+    name: str,
+    title: str,
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
     """The lines of all series on a logarithmic epsilon axis.
 
     Args:
         series: with at least one point between them.
         name: file name without ending.
         title: words above the vertical axis.
+        limits: what the quantity, and so the axis, cannot leave; an AUROC's when left out.
     """
     legend = 14 * len(series) + 8
     drawing = Drawing(
         width=_WIDTH, height=_HEIGHT + legend, label=f"{title} against epsilon, {len(series)} lines"
     )
-    frame = _frame(drawing, series)
+    extent = _extent(series, limits)
+    frame = _frame(drawing, series, extent)
     frame.x_axis(_epsilon_ticks(series), "Epsilon (log scale; smaller is more private)")
-    low, high = _extent(series)
-    frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(low, high, 5)], title)
+    frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(*extent, 5)], title)
     _draw_references(frame, series)
     for index, line in enumerate(series):
         css = f"s{index % NUM_SERIES + 1}"
@@ -67,7 +74,7 @@ def epsilon_auroc_figure(series: Sequence[Series], *, name: str, title: str) -> 
     return Figure(name=name, drawing=drawing, data=_table(series))
 
 
-def _frame(drawing: Drawing, series: Sequence[Series]) -> Frame:
+def _frame(drawing: Drawing, series: Sequence[Series], extent: tuple[float, float]) -> Frame:
     epsilons = [float(value) for line in series for value in line.points["epsilon"]]
     bottom, right = _HEIGHT - 40, _WIDTH - 12
     return Frame(
@@ -77,11 +84,11 @@ def _frame(drawing: Drawing, series: Sequence[Series]) -> Frame:
         top=_TOP,
         bottom=bottom,
         x=logarithmic((min(epsilons) / 1.3, max(epsilons) * 1.3), (_LEFT, right)),
-        y=linear(_extent(series), (bottom, _TOP)),
+        y=linear(extent, (bottom, _TOP)),
     )
 
 
-def _extent(series: Sequence[Series]) -> tuple[float, float]:
+def _extent(series: Sequence[Series], limits: tuple[float, float]) -> tuple[float, float]:
     values: list[float] = []
     for line in series:
         values += [float(v) for v in line.points[["value", "low", "high"]].to_numpy().ravel()]
@@ -91,7 +98,7 @@ def _extent(series: Sequence[Series]) -> tuple[float, float]:
     known = [value for value in values if value == value]
     low, high = min(known), max(known)
     margin = max(0.01, 0.08 * (high - low))
-    return max(0.0, low - margin), min(1.0, high + margin)
+    return max(limits[0], low - margin), min(limits[1], high + margin)
 
 
 def _epsilon_ticks(series: Sequence[Series]) -> list[tuple[float, str]]:

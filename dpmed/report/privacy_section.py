@@ -170,8 +170,11 @@ def _budget(found: object) -> str:
         return ""
     epsilon, runs = found.get("epsilon"), list(found.get("run_ids") or [])
     spent = at_most(epsilon) if is_number(epsilon) else "without bound"
+    who = f"All {len(runs)} private runs on this data set together have"
+    if len(runs) == 1:
+        who = "This is the only private run on this data set so far. It has"
     words = (
-        f"All {len(runs)} private runs on this data set together have spent epsilon {spent} at "
+        f"{who} spent epsilon {spent} at "
         f"delta {scientific(float(found['delta']))}, in {compact(found.get('num_steps'))} steps."
     )
     others = list(found.get("not_private_run_ids") or [])

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dpmed.report.sweep_runs import Sweep
+from dpmed.report.sweep_runs import GEOMETRY, Sweep
 
 OVER_SEEDS, OVER_PATIENTS = "seeds", "patients"
 MACRO = "auroc.macro"
+GEOMETRY_PREFIX = "geometry."
 
 
 def condition_means(sweep: Sweep) -> pd.DataFrame:
@@ -24,7 +25,7 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
 
     Returns:
         Table with the settings, `series` (their values as one name), `num_seeds`, `interval_over`,
-        for every AUROC column its mean, `.low`, `.high`, and for the mean over labels
+        for every value column its mean, `.low`, `.high`, and for the mean over labels
         `.patients_low`, `.patients_high`: a single run's interval over patients, its ends averaged.
     """
     if sweep.runs.empty:
@@ -45,15 +46,24 @@ def condition_means(sweep: Sweep) -> pd.DataFrame:
 
 
 def value_columns(sweep: Sweep) -> list[str]:
-    """AUROC columns of the table of runs: by label, then by group."""
+    """Columns of the table of runs that are averaged: AUROC by label and group, geometry."""
     labels = [f"auroc.{label}" for label in sweep.labels]
-    return labels + [f"group.{attribute}.{group}" for attribute, group in sweep.groups]
+    groups = [f"group.{attribute}.{group}" for attribute, group in sweep.groups]
+    return labels + groups + [f"{GEOMETRY_PREFIX}{name}" for name in sweep.geometry]
 
 
-def student_interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean of independent AUROCs, cut to [0, 1]; needs two of them."""
+def student_interval(
+    values: np.ndarray, *, limits: tuple[float, float] = (0.0, 1.0)
+) -> tuple[float, float]:
+    """The 95 % interval of a mean of independent results; needs two of them.
+
+    Args:
+        values: one a run.
+        limits: what the quantity cannot leave; an AUROC's when left out.
+    """
     half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(max(0.0, values.mean() - half)), float(min(1.0, values.mean() + half))
+    low, high = float(values.mean() - half), float(values.mean() + half)
+    return max(limits[0], low), min(limits[1], high)
 
 
 def _series(named: dict[str, Any], varying: list[str]) -> str:
@@ -71,6 +81,7 @@ def _mean(runs: pd.DataFrame, column: str) -> dict[str, float | None]:
     if len(runs) == 1 and len(values) == 1:
         low, high = runs.iloc[0][f"{column}.low"], runs.iloc[0][f"{column}.high"]
     elif len(values) == len(runs):
-        low, high = student_interval(values)
+        limits = GEOMETRY.get(column.removeprefix(GEOMETRY_PREFIX), (0.0, 1.0))
+        low, high = student_interval(values, limits=limits)
     mean = float(values.mean()) if len(values) else None
     return {column: mean, f"{column}.low": low, f"{column}.high": high}

@@ -24,6 +24,15 @@ MARKERS = ("run.json", "config.yaml", "error.txt", ".hydra")
 _IGNORED = ("name", "resume", "on_changed_replay", "logger", "performance")
 _SEED = "seed"  # of a run, and of the generator that draws its cohort
 _ALWAYS_NAMED = ("data.id", "model.name", "init.source")
+# The geometry that a sweep follows, with its bounds; the page of a run has all of it.
+GEOMETRY = {
+    "displacement": (0.0, 4.0),
+    "effective_dimension": (1.0, float("inf")),
+    "probe_utility": (0.0, 1.0),
+    "end_to_end_utility": (0.0, 1.0),
+    "utilisation_gap": (-1.0, 1.0),
+    "linear_cka": (0.0, 1.0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +41,15 @@ class Sweep:
 
     Attributes:
         runs: one row a finished run; `run`, `epsilon` (missing without DP), `delta`, `seed`, one
-            column for each of `varying`, then `auroc.<label>` with `.low` and `.high`, and
-            `group.<attribute>.<group>` for the mean over labels.
+            column for each of `varying`, `dataset`, `initialisation`, then `auroc.<label>` with
+            `.low` and `.high`, `group.<attribute>.<group>` for the mean over labels, and
+            `geometry.<metric>`.
         varying: settings that differ between runs, besides seeds and epsilon.
         constant: settings that name the experiment and are the same in all runs.
         unfinished: folder and reason of every run without results.
         labels: labels in the order of the files, `macro` last.
         groups: (attribute, group) in the order of the files.
+        geometry: metrics of `GEOMETRY` that any run has.
     """
 
     runs: pd.DataFrame
@@ -47,6 +58,7 @@ class Sweep:
     unfinished: list[tuple[str, str]]
     labels: list[str]
     groups: list[tuple[str, str]]
+    geometry: list[str]
 
 
 def read_sweep(folders: Mapping[str, Path]) -> Sweep:
@@ -75,6 +87,11 @@ def read_sweep(folders: Mapping[str, Path]) -> Sweep:
         unfinished=unfinished,
         labels=[label for label in labels if label != "macro"] + ["macro"],
         groups=groups,
+        geometry=[
+            name
+            for name in GEOMETRY
+            if any(name in mapping(run.metrics, "geometry") for run in finished.values())
+        ],
     )
 
 
@@ -133,7 +150,7 @@ def _auroc(run: RunFiles) -> dict[str, Any]:
 
 
 def _row(name: str, run: RunFiles, varying: list[str]) -> dict[str, Any]:
-    settings = _flatten(run.config)
+    settings = _settings(run)
     row: dict[str, Any] = {
         "run": name,
         "epsilon": _target_epsilon(run),
@@ -142,6 +159,9 @@ def _row(name: str, run: RunFiles, varying: list[str]) -> dict[str, Any]:
         "private": run.is_private,
         "seed": run.config.get("seed"),
         **{setting: str(settings.get(setting, "")) for setting in varying},
+        "dataset": str(settings.get("data.id", "")),
+        "initialisation": str(settings.get("init.source", "")),
+        "num_parameters": run.run.get("num_parameters"),
         "config_hash": run.run.get("config_hash"),
         "split_hash": run.run.get("split_hash"),
         "code_version": run.run.get("code_version"),
@@ -150,6 +170,11 @@ def _row(name: str, run: RunFiles, varying: list[str]) -> dict[str, Any]:
         row |= _fields(f"auroc.{label}", estimate(entry))
     for (attribute, group), item in macro_by_group(reported_split(run)[1]):
         row |= _fields(f"group.{attribute}.{group}", item)
+    geometry = mapping(run.metrics, "geometry")
+    for name in GEOMETRY:
+        if name in geometry:
+            item, column = estimate(geometry[name]), f"geometry.{name}"
+            row |= {column: item.value, f"{column}.low": item.low, f"{column}.high": item.high}
     return row
 
 
@@ -174,8 +199,8 @@ def _target_epsilon(run: RunFiles) -> float | None:
 
 def _varying(runs: list[RunFiles]) -> list[str]:
     """Settings with more than one value, in the config's order; privacy among private runs only."""
-    everything = [_flatten(run.config) for run in runs]
-    private = [_flatten(run.config) for run in runs if run.dp_enabled]
+    everything = [_settings(run) for run in runs]
+    private = [_settings(run) for run in runs if run.dp_enabled]
     names = dict.fromkeys(name for flat in everything for name in flat)
     return [
         name
@@ -189,9 +214,19 @@ def _varying(runs: list[RunFiles]) -> list[str]:
 
 def _constant(runs: list[RunFiles], varying: list[str]) -> dict[str, str]:
     """The settings that name an experiment, where all runs share them."""
-    flat = _flatten(runs[0].config) if runs else {}
+    flat = _settings(runs[0]) if runs else {}
     names = [name for name in _ALWAYS_NAMED if name in flat and name not in varying]
     return {name: str(flat[name]) for name in names}
+
+
+def _settings(run: RunFiles) -> dict[str, Any]:
+    """Dotted settings; a file of start weights counts by its name, wherever it lies."""
+    flat = _flatten(run.config)
+    path = flat.pop("init.path", None)
+    flat.pop("init.sha256", None)
+    if path:
+        flat["init.source"] = f"{flat.get('init.source', 'file')} {Path(str(path)).stem}"
+    return flat
 
 
 def _num_values(name: str, settings: list[dict[str, Any]]) -> int:

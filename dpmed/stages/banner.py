@@ -20,6 +20,7 @@ def log_banner(config: RunConfig, learner: Learner, plan: PrivacyPlan, record: R
     device = device_of(config)
     record.update(
         model=config.model.name,
+        model_kind=config.model.kind,
         image_size=config.data.preprocessing.image_size,
         num_parameters=learner.num_parameters,
         num_trainable=learner.num_trainable,
@@ -40,7 +41,8 @@ def _lines(config: RunConfig, learner: Learner) -> list[tuple[str, str]]:
     lines = [
         (
             "model",
-            f"{config.model.name}, {config.data.preprocessing.image_size} px, "
+            f"{config.model.name} ({config.model.kind}), "
+            f"{config.data.preprocessing.image_size} px, "
             f"{learner.num_trainable:,} of {learner.num_parameters:,} parameters trainable "
             f"({config.model.trainable})",
         ),

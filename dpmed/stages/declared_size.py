@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Literal
 
 from dpmed import data
-from dpmed.config import ChestXray14Data, DataConfig, PublicRelease, ReleaseData, SyntheticData
+from dpmed.config import (
+    ChestXray14Data,
+    DataConfig,
+    PublicRelease,
+    ReleaseData,
+    SyntheticData,
+    VolumeData,
+)
 from dpmed.errors import UserError
+from dpmed.models.weights import sha256_of
+from dpmed.stages.tables import is_medmnist
 
 Unit = Literal["patient", "image"]
 
@@ -43,6 +52,10 @@ def _whole_size(config: DataConfig, unit: Unit, num_units: int | None) -> tuple[
         known = _recognised_size(config, unit)
         if known is not None:
             return known
+    if isinstance(config, VolumeData) and is_medmnist(config):
+        known = _medmnist_size(config, unit)
+        if known is not None:
+            return known
     advice = _published_advice(config, unit) if isinstance(config, ReleaseData) else ""
     raise UserError(
         "privacy.num_units is missing: the number of training "
@@ -64,6 +77,17 @@ def _recognised_size(config: ChestXray14Data, unit: Unit) -> tuple[int, str] | N
         return None
     share = 1.0 - config.validation_fraction - (0.0 if official else config.test_fraction)
     return round(size * share), f"the published size of {release.name}"
+
+
+def _medmnist_size(config: VolumeData, unit: Unit) -> tuple[int, str] | None:
+    path = Path(str(config.path)).expanduser()
+    if not path.is_file():
+        raise UserError(f"data.path={config.path} is not a file.")
+    release = config.releases.get(sha256_of(path))
+    size = None if release is None else _training_size(release, unit)
+    if release is None or size is None:
+        return None
+    return size, f"the published size of the training split of {release.name}"
 
 
 def _published_advice(config: ReleaseData, unit: Unit) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from dpmed import data
@@ -53,7 +54,11 @@ def embed_run(
     """
     files = RepresentationFiles(run_dir)
     try:
-        rows = {split: _chosen_rows(config, study, split, num_units) for split in _SPLITS}
+        most = config.evaluation.max_embedded_units
+        rows = {
+            split: chosen_rows(study.table, split, most=most, num_units=num_units)
+            for split in _SPLITS
+        }
         for encoder, network in (("initial", initial_model(config)), ("trained", model)):
             for split, chosen in rows.items():
                 _embed(config, network, study, files, encoder, split, chosen)
@@ -62,18 +67,27 @@ def embed_run(
         logger.warning("The representation is not measured: %s", error)
 
 
-def _chosen_rows(config: RunConfig, study: Study, split: str, num_units: int) -> NDArray[np.int64]:
+def chosen_rows(
+    table: pd.DataFrame, split: str, *, most: int | None, num_units: int
+) -> NDArray[np.int64]:
     """Rows of patients chosen by a hash of their own id, so that none displaces another.
 
-    The private probe rests on this: its training patients must not depend on one another, so the
-    share comes from the declared number of units.
+    Args:
+        table: a study table with splits; its row numbers are returned.
+        split: whose patients.
+        most: how many to expect; None takes all.
+        num_units: the declared number of training units.
+
+    Guarantee:
+        Adding or removing a training patient changes no other patient's choice, which the private
+        probe rests on: the share comes from `num_units`, never from the table.
     """
-    table = study.table.assign(row=np.arange(len(study.table)))[study.table["split"] == split]
-    most = config.evaluation.max_embedded_units
-    size = num_units if split == "train" else table["patient_id"].fillna(table["image"]).nunique()
+    of_split = table.assign(row=np.arange(len(table)))[table["split"] == split]
+    own_ids = of_split["patient_id"].fillna(of_split["image"])
+    size = num_units if split == "train" else own_ids.nunique()
     if most is None or most >= size:
-        return table["row"].to_numpy()
-    chosen = data.subsample_patients(table, fraction=most / size, salt=_SALT)
+        return of_split["row"].to_numpy()
+    chosen = data.subsample_patients(of_split, fraction=most / size, salt=_SALT)
     return chosen["row"].to_numpy()
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from dpmed.config import DataConfig, RunConfig, SyntheticData
+from dpmed.config import DataConfig, RunConfig, SyntheticData, VolumeData
 from dpmed.errors import UserError
 from dpmed.evaluation.predictions import make_predictions, write_predictions
 from dpmed.evaluation.run_metrics import EXTERNAL, write_run_metrics
 from dpmed.report.page import build_report
+from dpmed.report.site_matrix import file_name
 from dpmed.stages.finished_run import read_completed_record, read_config, trained_model
 from dpmed.stages.study import load_study
 from dpmed.training.predict import predict_probabilities
@@ -56,8 +56,11 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
     read_completed_record(run_dir)
     config = read_config(run_dir)
     shared, lacking = _labels(config, other)
-    own_preprocessing = replace(other, preprocessing=config.data.preprocessing, fraction=1.0)
-    study = load_study(own_preprocessing, unit="image", num_workers=config.performance.num_workers)
+    study = load_study(
+        _preprocessed_as(config.data, other),
+        unit="image",
+        num_workers=config.performance.num_workers,
+    )
     rows = np.arange(len(study.table)) if split == "all" else study.rows_of("test")
     if not len(rows):
         raise UserError(
@@ -78,15 +81,19 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
     predictions = make_predictions(
         table.drop(columns=dropped), probabilities_NL, labels=config.data.labels
     )
-    path = run_dir / "predictions" / f"{EXTERNAL}{site_name(other)}.parquet"
+    path = run_dir / "predictions" / f"{EXTERNAL}{file_name(other.id)}.parquet"
     write_predictions(predictions, path)
     _describe(path, other, split, lacking, num_images=len(table), split_hash=study.split_hash)
     return path
 
 
-def site_name(other: DataConfig) -> str:
-    """The data set's id as part of a file name, under which `metrics.json` lists it."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", other.id)
+def _preprocessed_as(own: DataConfig, other: DataConfig) -> DataConfig:
+    """The other data set, whole, with the preprocessing that belongs to the model."""
+    if isinstance(own, VolumeData) != isinstance(other, VolumeData):
+        kinds = ["volumes" if isinstance(data, VolumeData) else "images" for data in (own, other)]
+        raise UserError(f"The model answers {kinds[0]}, and {other.id} holds {kinds[1]}.")
+    changes: dict[str, Any] = {"preprocessing": own.preprocessing, "fraction": 1.0}
+    return replace(other, **changes)
 
 
 def _labels(config: RunConfig, other: DataConfig) -> tuple[list[str], list[str]]:

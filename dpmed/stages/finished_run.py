@@ -14,6 +14,7 @@ import dpmed
 from dpmed import models
 from dpmed.config import RunConfig, load_config
 from dpmed.errors import UserError
+from dpmed.stages.learner import for_volumes
 from dpmed.stages.training import WEIGHTS
 
 
@@ -67,6 +68,8 @@ def trained_model(config: RunConfig, run_dir: Path) -> nn.Module:
         std=config.model.input_std,
         ls_init_value=config.model.ls_init_value,
     )
+    unknown = models.Provenance(source="file", architecture=config.model.name)
+    model, _ = for_volumes(config, model, unknown)
     model = model.to(dtype=next(iter(tensors.values())).dtype)
     model.load_state_dict(tensors)
     return model.eval()

@@ -7,14 +7,14 @@ the clipper for its sensitivity and a missing weight file stops the run before a
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from dpmed import models
-from dpmed.config import RunConfig
+from dpmed.config import ImageModel, InflatedModel, RunConfig, SliceModel
 from dpmed.privacy.checks import refuse_unsafe
 from dpmed.privacy.clipping.clipper import Clipper, make_clipper
 from dpmed.stages.compilation import BACKEND, compile_in_place, refuse_without_compiler
@@ -67,7 +67,7 @@ def build_learner(config: RunConfig) -> Learner:
     return Learner(
         model=model,
         provenance=provenance,
-        clipper=_clipper(config, model) if config.privacy.enabled else None,
+        clipper=clipper_for(config, model) if config.privacy.enabled else None,
         num_parameters=_count(model, trainable_only=False),
         num_trainable=_count(model, trainable_only=True),
     )
@@ -102,12 +102,45 @@ def _start(config: RunConfig) -> tuple[Any, models.Provenance]:
         ls_init_value=config.model.ls_init_value,
         seed=config.seed,
     )
-    provenance = models.initialise(model, init=init.source, labels=config.data.labels, **source)
+    provenance = models.initialise(
+        model,
+        init=init.source,
+        labels=config.data.labels,
+        preprocessing=asdict(config.data.preprocessing),
+        **source,
+    )
     models.refuse_if_seen(provenance, data_id=config.data.id)
+    return for_volumes(config, model, provenance)
+
+
+def for_volumes(
+    config: RunConfig, model: Any, provenance: models.Provenance
+) -> tuple[Any, models.Provenance]:
+    """The model that `model.kind` asks for, around or inflated from a 2-D one with its weights."""
+    match config.model:
+        case SliceModel(slice_thickness=slice_thickness, num_heads=num_heads):
+            return models.slice_model(
+                model,
+                provenance,
+                slice_thickness=slice_thickness,
+                num_heads=num_heads,
+                seed=config.seed,
+            )
+        case InflatedModel(kernel_size=kernel_size):
+            return models.inflated_model(
+                model, provenance, kernel_size=kernel_size, seed=config.seed
+            )
     return model, provenance
 
 
-def _clipper(config: RunConfig, model: nn.Module) -> Clipper:
+def input_shape(config: RunConfig) -> tuple[int, ...]:
+    """Of one image (1, H, W), or one volume (1, D, H, W)."""
+    num_dimensions = 2 if isinstance(config.model, ImageModel) else 3
+    return (1, *[config.data.preprocessing.image_size] * num_dimensions)
+
+
+def clipper_for(config: RunConfig, model: nn.Module) -> Clipper:
+    """The per-unit clipping of the settings, over the trainable parameters of a module."""
     return make_clipper(
         model,
         engine=config.performance.clipping_engine,

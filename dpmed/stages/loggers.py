@@ -7,8 +7,6 @@ training unless `logger.log_nonprivate_side_outputs` says so.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from dpmed.config import RunConfig, to_mapping
+from dpmed.report.wandb_keys import CONDITION
+from dpmed.stages.wandb_results import upload
 
 
 def make_loggers(config: RunConfig, run_dir: Path) -> list[Logger]:
@@ -28,6 +28,7 @@ def make_loggers(config: RunConfig, run_dir: Path) -> list[Logger]:
                 entity=config.logger.entity,
                 name=f"{config.name}-{run_dir.name}",
                 group=run_dir.parent.name,
+                job_type="train",
                 tags=_tags(config),
                 save_dir=run_dir,
                 offline=config.logger.mode == "offline",
@@ -41,25 +42,11 @@ def make_loggers(config: RunConfig, run_dir: Path) -> list[Logger]:
 
 
 def upload_results(loggers: list[Logger], run_dir: Path, report: Path) -> None:
-    """Puts the test figures, the plan and the report into the W&B run and closes it."""
+    """Puts figures, tables, curves, the page and its files into the W&B run and closes it."""
     for logger in loggers:
-        if not isinstance(logger, WandbLogger):
-            continue
-        run = logger.experiment
-        metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
-        plan = json.loads((run_dir / "plan.json").read_text(encoding="utf-8"))
-        run.summary.update(dict(_numbers(metrics["splits"]["test"]["auroc"], "test/auroc")))
-        run.summary.update({f"plan/{key}": plan[key] for key in ("epsilon", "delta", "private")})
-        run.log({"report": wandb.Html(str(report), inject=False)})
-        run.finish()
-
-
-def _numbers(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}/{name}")
-        elif isinstance(value, int | float):
-            yield f"{prefix}/{name}", value
+        if isinstance(logger, WandbLogger):
+            upload(logger.experiment, run_dir, report)
+            logger.experiment.finish()
 
 
 def _public_settings(config: RunConfig) -> dict[str, Any]:
@@ -67,6 +54,8 @@ def _public_settings(config: RunConfig) -> dict[str, Any]:
     settings["privacy"] = {
         key: value for key, value in settings["privacy"].items() if key != "injected_key"
     }
+    # Runs of one condition differ in their seed alone: W&B groups by this one word.
+    settings[CONDITION] = ", ".join(_tags(config))
     return settings
 
 

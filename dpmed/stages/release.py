@@ -69,6 +69,11 @@ def release_run(
     config, record = read_config(run_dir), read_completed_record(run_dir)
     plan = PrivacyPlan.from_json(run_dir / "plan.json")
     _check_steps(run_dir, record, plan)
+    if config.model.kind != "2d":
+        raise UserError(
+            f"model.kind={config.model.kind}: dpmed release writes models of images. The weights of"
+            f" this model of volumes are {run_dir / WEIGHTS}, the guarantee is {run_dir / PLAN}."
+        )
     _check_guarantee(run_dir, plan, without_guarantee=without_guarantee)
     named = _named_results(run_dir, results)
     source = _weights_file(run_dir, weights)
@@ -163,9 +168,9 @@ def _description(
     preprocessing = data.Preprocessing(**asdict(config.data.preprocessing))
     provenance = models.read_provenance(weights_file)
     assert provenance is not None, "an exported model declares its history"
-    assert not any(
-        seen.patient_hashes for seen in provenance.data_sets if seen.data_id == config.data.id
-    ), "hashes of the training patients must not leave with the weights"
+    assert not (plan.private and provenance.data_sets[-1].patient_hashes), (
+        "hashes of the training patients must not leave with the weights"
+    )
     return {
         "architecture": model.name,
         "num_classes": len(config.data.labels),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dpmed import data
 from dpmed.config import DataConfig, SyntheticData
+from dpmed.data.cache.pages import blocks
 from dpmed.data.synthetic.contact_sheet import captions, contact_sheet
 from dpmed.errors import UserError
 from dpmed.run_record import RunRecord
@@ -67,7 +68,8 @@ class Study:
         """SHA-256 of table and pixels: what a replay must have in common with the first attempt."""
         digest = hashlib.sha256(self.split_hash.encode())
         digest.update(pd.util.hash_pandas_object(self.table, index=False).to_numpy().tobytes())
-        digest.update(np.ascontiguousarray(self.images_NHW).data)
+        for block in blocks(self.images_NHW):
+            digest.update(block.data)
         return digest.hexdigest()
 
 

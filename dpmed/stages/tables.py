@@ -14,6 +14,7 @@ from dpmed.config import (
     ChestXray14Data,
     CheXpertData,
     DataConfig,
+    KermanyData,
     ManifestData,
     MimicCxrJpgData,
     PadChestData,
@@ -21,7 +22,9 @@ from dpmed.config import (
     SyntheticData,
     TaixRayData,
     VinDrCxrData,
+    VolumeData,
 )
+from dpmed.data.volumes.files import MedMnistVolumes, VolumeFolder, VolumeSource
 
 
 def read_table(config: DataConfig) -> pd.DataFrame:
@@ -32,6 +35,8 @@ def read_table(config: DataConfig) -> pd.DataFrame:
         )
     elif isinstance(config, ManifestData):
         table = _read_manifest(config)
+    elif isinstance(config, VolumeData):
+        table = _read_volumes(config)
     else:
         assert config.root is not None
         table = _read_release(config, Path(config.root).expanduser())
@@ -61,9 +66,21 @@ def image_root(config: DataConfig) -> Path:
     assert not isinstance(config, SyntheticData), "its images are drawn, not read"
     if config.root is not None:
         return Path(config.root).expanduser()
-    assert isinstance(config, ManifestData)
+    assert isinstance(config, ManifestData | VolumeData)
     assert config.path is not None
     return Path(config.path).expanduser().parent
+
+
+def is_medmnist(config: VolumeData) -> bool:
+    """Whether the volumes are those of one MedMNIST file."""
+    return str(config.path).endswith(".npz")
+
+
+def volume_source(config: VolumeData) -> VolumeSource:
+    """What reads the volumes of a table."""
+    if is_medmnist(config):
+        return MedMnistVolumes(path=Path(str(config.path)).expanduser())
+    return VolumeFolder(root=image_root(config))
 
 
 def _read_release(config: ReleaseData, root: Path) -> pd.DataFrame:
@@ -73,6 +90,8 @@ def _read_release(config: ReleaseData, root: Path) -> pd.DataFrame:
             return data.read_chestxray14(
                 root, labels=labels, split_lists=config.split_lists, max_skipped_images=skipped
             )
+        case KermanyData():
+            return data.read_kermany(root, labels=labels)
         case CheXpertData():
             return data.read_chexpert(
                 root,
@@ -104,6 +123,19 @@ def _read_release(config: ReleaseData, root: Path) -> pd.DataFrame:
                 fold=config.fold,
                 max_skipped_images=skipped,
             )
+
+
+def _read_volumes(config: VolumeData) -> pd.DataFrame:
+    path = Path(str(config.path)).expanduser()
+    if is_medmnist(config):
+        return data.read_medmnist(path, labels=config.labels)
+    return data.read_volume_table(
+        path,
+        image_root(config),
+        columns={name: column for name, column in config.columns.items() if column is not None},
+        labels={label: config.label_map.get(label, label) for label in config.labels},
+        sex_values=config.sex_values,
+    )
 
 
 def _read_manifest(config: ManifestData) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,18 @@ from dpmed.privacy.plan import PrivacyPlan
 from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.sampling import PoissonSampler, unit_rows
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
-from dpmed.run_record import RunRecord
-from dpmed.stages.learner import Learner, autocast, device_of
+from dpmed.run_record import RunRecord, code_version
+from dpmed.stages.augmenting import make_augmentation
+from dpmed.stages.learner import Learner, autocast, device_of, input_shape
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
+from dpmed.stages.shared_patients import hashes_of
 from dpmed.stages.study import Study
+from dpmed.stages.training_inputs import TrainingInputs, make_training_inputs
+from dpmed.training.augmentation import Augmentation
 from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import LogicalStepLoader
 from dpmed.training.checkpoints import StepCheckpoint
-from dpmed.training.classifier import Classifier, PlainGradientSum
+from dpmed.training.classifier import Classifier
 from dpmed.training.fit import fit
 from dpmed.training.loss import per_view_loss
 from dpmed.training.schedule import learning_rate_factor, make_optimizer
@@ -67,10 +72,13 @@ def train_run(
     optimizer, accountant = _optimizer(config, learner, plan, secrets.stream)
     decay = config.training.ema_decay
     average = WeightAverage(learner.model, decay=decay) if decay else None
+    augmentation = make_augmentation(config, study, record)
+    inputs = make_training_inputs(
+        config, learner, study, augmentation, expected_batch_size=plan.expected_batch_size
+    )
     classifier = Classifier(
         model=learner.model,
-        gradient_sum=learner.clipper
-        or PlainGradientSum(learner.model, expected_batch_size=plan.expected_batch_size),
+        gradient_sum=inputs.gradient_sum,
         optimizer=optimizer,
         learning_rate_factor=learning_rate_factor(
             schedule=config.training.schedule,
@@ -81,11 +89,12 @@ def train_run(
         epsilon_after=plan.epsilon_after,
         pos_weight_L=_pos_weight(config, device_of(config)),
         average=average,
+        augmentation=augmentation,
         log_nonprivate_side_outputs=config.logger.log_nonprivate_side_outputs,
     )
     completed = fit(
         classifier,
-        _loader(config, plan, study, secrets, classifier),
+        _loader(config, plan, study, secrets, classifier, augmentation, inputs),
         checkpoint=StepCheckpoint(
             run_dir / CHECKPOINT,
             every_steps=config.training.checkpoint_every_steps,
@@ -104,22 +113,39 @@ def train_run(
     assert accountant is None or len(accountant) == secrets.num_steps, "a step was not accounted"
     if average is not None:
         with average.in_place():
-            _export(config, learner, run_dir / AVERAGED_WEIGHTS)
-    _export(config, learner, run_dir / WEIGHTS)
+            _export(config, learner, study, run_dir / AVERAGED_WEIGHTS)
+    _export(config, learner, study, run_dir / WEIGHTS)
     merge_lora(learner.model)
     record.update(trained=True)
     secrets.close(record)
     return True
 
 
-def _export(config: RunConfig, learner: Learner, path: Path) -> None:
+def _export(config: RunConfig, learner: Learner, study: Study, path: Path) -> None:
     """Writes the weights in plain timm's names, with what they have seen."""
     path.parent.mkdir(exist_ok=True)
     model = copy.deepcopy(learner.model)
     merge_lora(model)
-    seen = SeenDataSet(name=config.data.id, data_id=config.data.id)
-    provenance = learner.provenance.after_training_on(seen, labels=config.data.labels)
+    provenance = learner.provenance.after_training_on(
+        _seen(config, study),
+        labels=config.data.labels,
+        preprocessing=asdict(config.data.preprocessing),
+        code_version=code_version(),
+    )
     save_weights(model, path, provenance)
+
+
+def _seen(config: RunConfig, study: Study) -> SeenDataSet:
+    """What the weights declare; hashes of patients leave only where the data is public."""
+    data = config.data
+    if data.public_licence is None:
+        return SeenDataSet(name=data.id, data_id=data.id)
+    return SeenDataSet(
+        name=data.id,
+        data_id=data.id,
+        patient_hashes=tuple(sorted(hashes_of(study.table.iloc[study.rows_of("train")], data))),
+        licence=data.public_licence,
+    )
 
 
 def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
@@ -128,12 +154,11 @@ def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
     if clipper is None:
         return
     parameter, performance = next(learner.model.parameters()), config.performance
-    size = config.data.preprocessing.image_size
     inputs_V, targets_V = synthetic_batch(
         # Another size would be other compiled code than that which trains.
         num_units=max(4, performance.physical_batch_size) if performance.compile else 4,
         views_per_unit=clipper.views_per_unit,
-        image_shape=(1, size, size),
+        image_shape=input_shape(config),
         num_labels=len(config.data.labels),
         dtype=parameter.dtype,
         device=parameter.device,
@@ -181,6 +206,8 @@ def _loader(
     study: Study,
     secrets: Secrets,
     classifier: Classifier,
+    augmentation: Augmentation | None,
+    inputs: TrainingInputs,
 ) -> LogicalStepLoader:
     rows = study.rows_of("train")
     if not len(rows):
@@ -203,14 +230,16 @@ def _loader(
         sample_rate=plan.sample_rate,
         views_per_unit=plan.views_per_unit,
         physical_batch_size=config.performance.physical_batch_size,
+        repeat_views=config.privacy.repeat_views,
     )
     return LogicalStepLoader(
         sampler=sampler,
-        images_NHW=study.images_NHW,
-        image_rows=rows,
+        images_NHW=inputs.inputs_N,
+        image_rows=inputs.rows,
         targets_NL=targets_NL,
         num_steps=secrets.num_steps,
         completed_steps=lambda: classifier.completed_steps,
+        augmentation=augmentation,
     )
 
 

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from dpmed.privacy.clipping.clipper import Clipper
+from dpmed.training.augmentation import Augmentation
 from dpmed.training.averaging import WeightAverage
 from dpmed.training.batches import TrainingBatch
 from dpmed.training.loss import per_view_loss
@@ -47,6 +48,7 @@ class Classifier(L.LightningModule):
         epsilon_after: number of completed steps -> epsilon, from steps alone.
         pos_weight_L: literal weights of positives.
         average: follows the weights, once a logical step.
+        augmentation: changes the training views as their batch says.
         log_nonprivate_side_outputs: log training loss, clip fraction and realised batch size.
     """
 
@@ -61,6 +63,7 @@ class Classifier(L.LightningModule):
         epsilon_after: Callable[[int], float],
         pos_weight_L: Tensor | None,
         average: WeightAverage | None,
+        augmentation: Augmentation | None = None,
         log_nonprivate_side_outputs: bool,
     ) -> None:
         super().__init__()
@@ -75,6 +78,7 @@ class Classifier(L.LightningModule):
         self.epsilon_after = epsilon_after
         self._pos_weight_L = pos_weight_L
         self.average = average
+        self._augmentation = augmentation
         self._log_side_outputs = log_nonprivate_side_outputs
         self._side_outputs: dict[str, float] = {}
         self.completed_steps = 0
@@ -100,7 +104,11 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
         """One physical batch; the last one of a logical step also updates the weights."""
         gradient_sum = self._gradient_sum[0]
-        logits_VL = gradient_sum.module(scaled(batch.images_V1HW, self._dtype_of_weights))
+        images_V1HW = scaled(batch.images_V1HW, self._dtype_of_weights)
+        if self._augmentation is not None:
+            assert batch.draws_VP is not None
+            images_V1HW = self._augmentation.apply(images_V1HW, batch.draws_VP)
+        logits_VL = gradient_sum.module(images_V1HW)
         losses_V = per_view_loss(logits_VL, batch.targets_VL, pos_weight_L=self._pos_weight_L)
         statistics = gradient_sum.backward(losses_V, batch.weights_V)
         if self._log_side_outputs:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dpmed.data.cache.pages import read_rows
 from dpmed.training.classifier import scaled
 
 T = TypeVar("T")
@@ -72,5 +73,5 @@ def forward_batches(
     parameter = next(model.parameters())
     chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     for chunk in tqdm(chunks, desc=description, unit="batch", leave=False, dynamic_ncols=True):
-        images_N1HW = torch.from_numpy(images_NHW[np.asarray(chunk)]).unsqueeze(1)
+        images_N1HW = torch.from_numpy(read_rows(images_NHW, np.asarray(chunk))).unsqueeze(1)
         yield forward(scaled(images_N1HW.to(parameter.device), parameter.dtype))

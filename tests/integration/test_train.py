@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from dpmed.config import load_config
+from dpmed.evaluation.representation import RepresentationFiles
+from dpmed.models import embed
+from dpmed.stages.learner import initial_model
+from dpmed.stages.study import load_study
 from tests.integration.conftest import KEY, Train, command, environment
 
 LONGER = ["training.num_steps=14", "training.checkpoint_every_steps=4"]
@@ -82,6 +93,38 @@ def test_an_injected_key_repeats_the_run_and_is_stamped(finished: Path) -> None:
     assert not plan["private"]
     page = (finished / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert "NOT PRIVATE" in page
+
+
+def test_a_run_is_measured_again_from_its_files_alone(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    for name in ("metrics.json", "model/model.safetensors", "checkpoints/last.ckpt"):
+        (run / name).unlink(missing_ok=True)
+    words = [sys.executable, "-m", "dpmed.cli", "report", f"run={run}"]
+    subprocess.run(words, env=environment(), check=True, capture_output=True)
+    assert _json(run / "metrics.json") == _json(finished / "run" / "metrics.json")
+    geometry = _json(run / "metrics.json")["geometry"]
+    assert "unavailable" not in geometry
+    assert 0 < geometry["displacement"]["value"] < 4
+    assert (run / "report" / "index.html").is_file()
+
+
+def test_embeddings_are_those_of_the_start_and_of_the_trained_weights(finished: Path) -> None:
+    folder = finished / "run"
+    config = load_config(yaml.safe_load((folder / "config.yaml").read_text()))
+    data = replace(config.data, cache_dir=str(finished / config.data.cache_dir))
+    study = load_study(data, unit="patient", num_workers=0)
+    rows = study.rows_of("test")[:5]
+    files = RepresentationFiles(folder)
+    assert len(pd.read_parquet(files.predictions("initial", "test"))) == len(study.rows_of("test"))
+    images = torch.from_numpy(study.images_NHW[rows]).unsqueeze(1).float() / 255
+    model = initial_model(config).eval()
+    for encoder in ("initial", "trained"):
+        if encoder == "trained":
+            model.load_state_dict(_weights(folder))
+        with torch.inference_mode():
+            expected = embed(model, images).numpy()
+        found = np.load(files.embeddings(encoder, "test"))[:5]
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_killed_and_resumed_gives_the_same_bits_for_free(

@@ -18,7 +18,12 @@ SHORT = ["training.num_steps=2", "training.warmup_steps=0"]
     "words",
     [
         ["privacy=image", "privacy.epsilon=3"],
-        ["privacy.views_per_unit=2", "training.ema_decay=0.9"],
+        [
+            "privacy.views_per_unit=2",
+            "training.ema_decay=0.9",
+            "privacy.repeat_views=true",
+            "augmentation=cxr",
+        ],
         ["performance.clipping_engine=opacus_functorch"],
         ["performance.precision=bf16-mixed", "performance.channels_last=true"],
         ["performance.precision=64-true", "model.trainable=lora"],

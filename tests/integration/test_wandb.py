@@ -42,7 +42,11 @@ def test_the_offline_record_holds_the_run_and_no_patient(train: Train, tmp_path:
     (path,) = (tmp_path / "run").rglob("run-*.wandb")
     records = list(_records(path))
     settings = {item.key for r in records if r.HasField("run") for item in r.run.config.update}
-    assert {"privacy", "training", "data"} <= settings
+    assert {"privacy", "training", "data", "condition"} <= settings
+    (started,) = (r.run for r in records if r.HasField("run") and r.run.run_group)
+    assert started.run_group == tmp_path.name
+    assert started.job_type == "train"
+    assert {"epsilon=8", "init=scratch"} <= set(started.tags)
     history = {
         item.key or "/".join(item.nested_key)
         for r in records
@@ -50,6 +54,9 @@ def test_the_offline_record_holds_the_run_and_no_patient(train: Train, tmp_path:
         for item in r.history.item
     }
     assert {"epsilon", "learning_rate", "report/path"} <= history
+    for table in ("auroc", "subgroups", "gaps", "calibration"):
+        assert f"results/{table}/path" in history
+    assert {"roc_table/path", "reliability_table/path"} <= history
     assert not any(name.startswith("nonprivate") for name in history)
     summary = {
         item.key or "/".join(item.nested_key)
@@ -57,7 +64,12 @@ def test_the_offline_record_holds_the_run_and_no_patient(train: Train, tmp_path:
         if r.HasField("summary")
         for item in r.summary.update
     }
-    assert "test/auroc/macro/value" in summary
+    assert {"test/auroc/macro/value", "plan/epsilon", "plan/delta"} <= summary
+    artifacts = [r.request.log_artifact.artifact for r in records if r.HasField("request")]
+    artifacts += [r.artifact for r in records if r.HasField("artifact")]
+    (files,) = ({e.path for e in a.manifest.contents} for a in artifacts if a.type == "report")
+    assert {"metrics.json", "plan.json", "report/index.html", "report/report.md"} <= files
+    assert not [name for name in files if "parquet" in name or "run.json" in name]
     assert list((tmp_path / "run").rglob("media/html/*.html")), "the report is not in the run"
     content = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
     patients = pd.read_csv(tmp_path / "run" / "splits.csv")["patient_id"].astype(str).unique()

@@ -164,6 +164,35 @@ def test_units_occur_once_with_weights_that_sum_to_one(views_per_unit: int) -> N
             assert len(chosen) == min(views_per_unit, (owners == owners[row[0]]).sum())
 
 
+def test_repeated_views_are_the_units_own_images_in_turn() -> None:
+    owners = np.repeat(np.arange(60), np.arange(60) % 5 + 1)
+    draws = PoissonSampler(
+        stream=SecretStream.from_key(KEY),
+        units=unit_rows(owners),
+        sample_rate=1.0,
+        views_per_unit=4,
+        physical_batch_size=60,
+        repeat_views=True,
+    )
+    (batch,) = draws.physical_batches(0)
+    np.testing.assert_array_equal(batch.weights_BK, np.full((60, 4), 0.25, dtype=np.float32))
+    for unit, row in enumerate(batch.rows_BK):
+        own = np.flatnonzero(owners == unit)
+        assert set(row) <= set(own), "another patient's image under this one's bound"
+        shown = np.unique(row, return_counts=True)[1]
+        assert len(shown) == min(4, len(own))
+        assert shown.max() - shown.min() <= 1
+    (empty,) = PoissonSampler(
+        stream=SecretStream.from_key(KEY),
+        units=unit_rows(owners),
+        sample_rate=1e-15,
+        views_per_unit=4,
+        physical_batch_size=8,
+        repeat_views=True,
+    ).physical_batches(0)
+    assert not empty.weights_BK.any()
+
+
 def test_physical_batches_have_one_size_and_one_last() -> None:
     for step in range(10):
         batches = batches_of(step, views_per_unit=2, physical_batch_size=7)

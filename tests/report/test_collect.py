@@ -15,7 +15,9 @@ from scipy import stats
 
 from dpmed.errors import UserError
 from dpmed.report.collect import collect
-from dpmed.report.sweep_means import student_interval
+from dpmed.report.sweep_cost import cost_table
+from dpmed.report.sweep_means import condition_means, student_interval
+from dpmed.report.sweep_runs import find_runs, read_sweep
 from tests.report.test_page import Page
 
 AUROC = {None: (0.93, 0.94, 0.92), 8.0: (0.88, 0.87, 0.86), 1.0: (0.71, 0.70, 0.75)}
@@ -56,8 +58,15 @@ def _write_run(
         private=epsilon is not None,
     )
     test = json.loads((folder / "metrics.json").read_text())["splits"]["test"]
-    by_sex = {"sex": test["subgroups"]["sex"]}
-    metrics = {"splits": {"test": {"auroc": test["auroc"], "subgroups": by_sex}}}
+    groups = {name: test["subgroups"][name] for name in ("sex", "site")}
+    metrics = {"splits": {"test": {"auroc": test["auroc"], "subgroups": groups}}}
+    # Displacement falls with the result, so that their correlation is -1 within each start.
+    metrics["geometry"] = {
+        "displacement": {"value": 3 - 2 * value, "ci_low": 1.0, "ci_high": 2.0},
+        "end_to_end_utility": {"value": value, "ci_low": 0.5, "ci_high": 1.0},
+        "utilisation_gap": {"value": 0.05, "ci_low": None, "ci_high": None, "reason": "none"},
+        "stages": {},
+    }
     macro = test["auroc"]["macro"]
     macro |= {"value": value, "ci_low": value - 0.03, "ci_high": value + 0.03}
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -143,6 +152,33 @@ def test_page_shows_both_honest_summaries_and_the_joint_budget(sweep_dir: Path) 
     assert "at most epsilon 54 " in text
 
 
+def test_a_swept_number_and_the_model_size_are_axes(
+    sweep_dir: Path, edit_json: Callable[..., None]
+) -> None:
+    """Half of the data stands left of all of it; a model stands where its parameters are."""
+    for folder in sweep_dir.iterdir():
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        is_large = config["init"]["source"] == "imagenet"
+        config["data"]["fraction"] = 1.0 if is_large else 0.5
+        config["model"]["name"] = "convnext_tiny" if is_large else "convnext_atto"
+        config["init"]["source"] = "scratch"
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        edit_json(folder / "run.json", num_parameters=28_000_000 if is_large else 3_400_000)
+    collect(sweep_dir)
+    for name, expected in (
+        ("auroc_data_fraction", [0.5, 1.0]),
+        ("auroc_model_name", [3_400_000, 28_000_000]),
+    ):
+        points = pd.read_csv(sweep_dir / "figures" / f"{name}.csv")
+        assert sorted(points["place"].unique()) == expected
+        assert len(points) == 6
+        largest = points[points["place"] == expected[1]].sort_values("series")
+        without = largest[largest["series"].str.startswith("no DP")]
+        assert without["value"].item() == pytest.approx(np.mean(AUROC[None]) + 0.02)
+        assert (sweep_dir / "figures" / f"{name}.svg").is_file()
+    assert "By setting" in (sweep_dir / "index.html").read_text(encoding="utf-8")
+
+
 def test_figures_draw_every_mean_and_the_reference(sweep_dir: Path) -> None:
     collect(sweep_dir)
     data = pd.read_csv(sweep_dir / "figures" / "epsilon_auroc.csv")
@@ -197,3 +233,47 @@ def test_student_interval_covers_at_its_level() -> None:
     bounds = np.array([student_interval(values) for values in draws])
     covered = (bounds[:, 0] <= 0.5) & (bounds[:, 1] >= 0.5)
     assert covered.mean() == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_cost_of_privacy_is_paired_by_seed(sweep_dir: Path) -> None:
+    sweep = read_sweep(find_runs(sweep_dir))
+    costs = dict(cost_table(sweep, condition_means(sweep)))
+    assert len(costs) == 4
+    found = costs["epsilon 8, init scratch (3 pairs)"][0]
+    expected = np.subtract(AUROC[8.0], AUROC[None])
+    assert found.value == pytest.approx(expected.mean())
+    low, high = student_interval(expected, limits=(-1, 1))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    shutil.rmtree(sweep_dir / "init=scratch,epsilon=None,seed=2")
+    sweep = read_sweep(find_runs(sweep_dir))
+    costs = dict(cost_table(sweep, condition_means(sweep)))
+    assert costs["epsilon 8, init scratch (2 pairs)"][0].value == pytest.approx(expected[:2].mean())
+
+
+def test_geometry_of_a_sweep_is_averaged_plotted_and_correlated(sweep_dir: Path) -> None:
+    row = _condition(_summary(sweep_dir), "scratch", 8.0)
+    assert row["geometry.displacement"] == pytest.approx(3 - 2 * np.mean(AUROC[8.0]))
+    assert row["geometry.displacement.high"] > 1
+    names = {path.stem for path in (sweep_dir / "figures").glob("*.svg")}
+    assert {"epsilon_displacement", "scatter_displacement", "sites"} <= names
+    table = pd.read_csv(sweep_dir / "correlations.csv")
+    of = table[(table["x"] == "end_to_end_utility") & (table["y"] == "displacement")]
+    values = of[of["method"] == "pearson"].set_index("within")["value"]
+    assert values.to_numpy() == pytest.approx(-1)
+    assert set(values.index) == {"pooled", "dataset", "initialisation"}
+    constant = table[table["y"] == "utilisation_gap"]
+    assert constant["reason"].str.contains("does not vary").all()
+    page = Page((sweep_dir / "index.html").read_text(encoding="utf-8"))
+    assert page.unbalanced == []
+    assert "What privacy costs, and whom" in page.text
+
+
+def test_a_file_of_start_weights_counts_by_its_name(sweep_dir: Path) -> None:
+    for folder in sweep_dir.glob("init=imagenet*"):
+        path = folder / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        config["init"] = {"source": "file", "path": f"/somewhere/{folder.name}/weak.safetensors"}
+        path.write_text(yaml.safe_dump(config))
+    summary = _summary(sweep_dir)
+    assert set(summary["init.source"]) == {"scratch", "file weak"}
+    assert "somewhere" not in (sweep_dir / "index.html").read_text(encoding="utf-8")

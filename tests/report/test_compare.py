@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dpmed.errors import UserError
-from dpmed.report.compare import compare
+from dpmed.report.compare import _without_common_words, compare
 from tests.report.test_page import Page
 
 
@@ -82,3 +82,10 @@ def test_comparing_needs_two_runs(small_run: Path, tmp_path: Path) -> None:
         compare([small_run, small_run], tmp_path / "page")
     with pytest.raises(UserError, match="is no folder"):
         compare([small_run, tmp_path / "missing"], tmp_path / "page")
+
+
+def test_names_of_a_sweep_lose_what_all_runs_share() -> None:
+    named = {f"epsilon={epsilon},seed=0": Path(str(epsilon)) for epsilon in (1, 8)}
+    assert set(_without_common_words(named)) == {"epsilon=1", "epsilon=8"}
+    shorter = {"seed=0": Path("a"), "epsilon=1,seed=0": Path("b")}
+    assert _without_common_words(shorter) == shorter

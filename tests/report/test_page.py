@@ -196,8 +196,10 @@ def test_geometry_that_files_do_not_give_says_why(
     metrics = json.loads((small_run / "metrics.json").read_text())
     geometry = {"displacement": metrics["geometry"]["displacement"]}
     geometry["unavailable"] = {"stages": f"trained_test_stage1.npy of {patient} is truncated."}
-    edit_json(small_run / "metrics.json", geometry=geometry)
+    edit_json(small_run / "metrics.json", geometry=geometry, notes=["No column sx."])
     _, page = build(small_run)
+    assert "Please note" in page.text
+    assert "No column sx." in page.text
     assert "Stages: trained_test_stage1.npy of [patient] is truncated." in page.text
     assert "Displacement" in page.text
 

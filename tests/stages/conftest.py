@@ -31,6 +31,8 @@ SMALL = [
     "training.warmup_steps=1",
     "evaluation.num_bootstrap=200",
     "evaluation.embeddings=false",
+    "evaluation.subgroups=[sex]",
+    "evaluation.intersections=false",
     "evaluation.min_positives=2",
     "evaluation.min_negatives=2",
 ]

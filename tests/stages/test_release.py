@@ -98,7 +98,7 @@ def test_a_key_that_is_still_there_and_a_changed_plan_are_refused(
 def test_a_run_without_guarantee_is_refused_or_stamped(
     finished_run: Path, folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="without differential privacy.*--without-guarantee"):
+    with pytest.raises(UserError, match=r"without differential privacy.*--without-guarantee"):
         release_run(finished_run, tmp_path / "out")
     assert "**NOT PRIVATE.**" in (folder / "README.md").read_text(encoding="utf-8")
     own = json.loads((folder / "config.json").read_text())["dpmed"]
@@ -159,5 +159,5 @@ def test_changed_weights_are_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     with (tmp_path / "copy" / "model.safetensors").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match="not the file that config.json was written for"):
+    with pytest.raises(UserError, match="not the file that config"):
         dpmed.load(tmp_path / "copy")

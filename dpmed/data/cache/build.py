@@ -12,6 +12,7 @@ import fcntl
 import io
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -116,7 +117,7 @@ def _make_missing(
 
 def _allocate(path: Path, source: RowSource) -> int:
     """Give the array its full size, keeping rows that are there; returns the header's length."""
-    shape = (len(source.images), source.image_size, source.image_size)
+    shape = (len(source.images), *source.image_shape)
     header = _npy_header(shape)
     num_bytes = len(header) + int(np.prod(shape))
     with path.open("r+b" if path.exists() else "w+b") as file:
@@ -220,7 +221,7 @@ def _told_plainly(folder: Path, source: RowSource) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
-            needed = len(source.images) * source.image_size**2 / 1e9
+            needed = len(source.images) * math.prod(source.image_shape) / 1e9
             raise UserError(
                 f"the disk of {folder.parent} is full: the cache needs {needed:.2f} GB. "
                 "What was prepared so far is kept. Free some space, or name a folder on another "

@@ -97,7 +97,7 @@ def read_index(path: Path) -> pd.DataFrame:
 
 def _check_array(array: np.ndarray, rows: pd.DataFrame, source: RowSource) -> None:
     kept = rows[rows["reason"].isna()]
-    expected = (len(kept), source.image_size, source.image_size)
+    expected = (len(kept), *source.image_shape)
     if array.shape != expected or array.dtype != np.uint8:
         raise DamagedCacheError(f"its array has the shape {array.shape}, not {expected}")
     spread = np.unique(np.linspace(0, len(kept) - 1, NUM_ROWS_CHECKED).astype(int))

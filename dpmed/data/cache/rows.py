@@ -47,15 +47,15 @@ class RowSource(Protocol):
         """Name of each row."""
 
     @property
-    def image_size(self) -> int:
-        """Side of an image in pixels."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Of each row: (height, width) of an image, (depth, height, width) of a volume."""
 
     @property
     def chunk_rows(self) -> int:
         """How many rows to make at a time."""
 
     def make(self, rows: Sequence[int]) -> tuple[np.ndarray, list[RowRecord]]:
-        """uint8 (len(rows), image_size, image_size), zeros where unreadable, and the records."""
+        """uint8 (len(rows), *image_shape), zeros where unreadable, and the records."""
 
     def content_hash(self, row: int) -> str:
         """Hash of what the row is made from."""
@@ -71,14 +71,13 @@ class FileRows:
     chunk_rows: int = 16
 
     @property
-    def image_size(self) -> int:
-        """Side of an image in pixels."""
-        return self.preprocessing.image_size
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width), in pixels."""
+        return self.preprocessing.image_size, self.preprocessing.image_size
 
     def make(self, rows: Sequence[int]) -> tuple[np.ndarray, list[RowRecord]]:
         """Decoded images; a file that cannot be read gives a reason instead of an error."""
-        size = self.image_size
-        array = np.zeros((len(rows), size, size), dtype=np.uint8)
+        array = np.zeros((len(rows), *self.image_shape), dtype=np.uint8)
         records = [self._fill(array[place], row) for place, row in enumerate(rows)]
         return array, records
 
@@ -127,9 +126,9 @@ class GeneratedRows:
         return self.table["image"].tolist()
 
     @property
-    def image_size(self) -> int:
-        """Side of an image in pixels."""
-        return self.preprocessing.image_size
+    def image_shape(self) -> tuple[int, ...]:
+        """(height, width), in pixels."""
+        return self.preprocessing.image_size, self.preprocessing.image_size
 
     def make(self, rows: Sequence[int]) -> tuple[np.ndarray, list[RowRecord]]:
         """Rendered and preprocessed images."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dpmed.data.cache.build import build_cache
 from dpmed.data.cache.index import INDEX_NAME, CacheIndex, open_cache, read_index
-from dpmed.data.cache.rows import FileRows, GeneratedRows, file_stamps
+from dpmed.data.cache.rows import FileRows, GeneratedRows, RowSource, file_stamps
 from dpmed.data.decoding import DECODING_VERSION
 from dpmed.data.pixel_hash import pixel_hash
 from dpmed.data.preprocessing import Preprocessing
@@ -43,7 +44,8 @@ class ImageStore:
     """The images of a table.
 
     Args:
-        array: uint8 (num_kept, image_size, image_size), read-only and memory-mapped where cached.
+        array: uint8 (num_kept, height, width), for volumes (num_kept, depth, height, width);
+            read-only and memory-mapped where cached.
         kept_rows: int64 (num_kept,), the table's row of each image: `table.iloc[kept_rows]` has
             row i for `array[i]`.
         skipped: each image that was left out.
@@ -96,20 +98,16 @@ def prepare_images(
         UserError: too many unreadable images, or a cache folder that cannot be written.
     """
     images = table["image"].tolist()
-    stamps = file_stamps(Path(root), images)
-    absent = np.flatnonzero(stamps[:, 0] == ABSENT)
-    missing = [
-        SkippedImage(image=images[row], reason="No such file or directory") for row in absent
-    ]
-    _check_skipped([*skipped_before, *missing], max_skipped)
-    source = FileRows(root=Path(root), images=images, preprocessing=preprocessing)
-    about = {"decoding": DECODING_VERSION, "preprocessing": preprocessing.describe()}
-    rows = [f"{image}\0{size}" for image, size in zip(images, stamps[:, 0], strict=True)]
-    folder = Path(cache_dir) / _key(json.dumps(about, sort_keys=True)) / _key(*rows)
-    index = open_cache(folder, source, stamps) or build_cache(
-        folder, source, stamps, about=about, num_workers=num_workers, progress=progress
+    store = prepare_rows(
+        FileRows(root=Path(root), images=images, preprocessing=preprocessing),
+        file_stamps(Path(root), images),
+        about={"decoding": DECODING_VERSION, "preprocessing": preprocessing.describe()},
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        max_skipped=max_skipped,
+        skipped_before=skipped_before,
+        progress=progress,
     )
-    store = _store(folder, index, images, max_skipped, skipped_before)
     if store.suspected_inverted.any():
         LOGGER.warning(
             "%d images look inverted (bright corners, dark centre). If their photometric tag is "
@@ -117,6 +115,43 @@ def prepare_images(
             int(store.suspected_inverted.sum()),
         )
     return store
+
+
+def prepare_rows(
+    source: RowSource,
+    stamps: np.ndarray,
+    *,
+    about: Mapping[str, Any],
+    cache_dir: Path,
+    num_workers: int | None,
+    max_skipped: int,
+    skipped_before: Sequence[SkippedImage] = (),
+    progress: bool = True,
+) -> ImageStore:
+    """The rows of any source that reads files, as `prepare_images`.
+
+    Args:
+        source: makes the rows.
+        stamps: int64 (num_rows, 2), size and modification time of each file now, -1 where absent.
+        about: everything but the files that the pixels depend on.
+        cache_dir: where caches lie.
+        num_workers: as for `prepare_images`, and so are the others.
+        max_skipped: how many rows may be left out.
+        skipped_before: what the reader left out; it counts.
+        progress: show a progress bar.
+    """
+    images = list(source.images)
+    absent = np.flatnonzero(stamps[:, 0] == ABSENT)
+    missing = [
+        SkippedImage(image=images[row], reason="No such file or directory") for row in absent
+    ]
+    _check_skipped([*skipped_before, *missing], max_skipped)
+    rows = [f"{image}\0{size}" for image, size in zip(images, stamps[:, 0], strict=True)]
+    folder = Path(cache_dir) / _key(json.dumps(about, sort_keys=True)) / _key(*rows)
+    index = open_cache(folder, source, stamps) or build_cache(
+        folder, source, stamps, about=about, num_workers=num_workers, progress=progress
+    )
+    return _store(folder, index, images, max_skipped, skipped_before)
 
 
 def prepare_generated(

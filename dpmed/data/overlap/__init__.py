@@ -1,0 +1,1 @@
+"""Finding the same picture twice: descriptors, neighbours and registration of image pairs."""

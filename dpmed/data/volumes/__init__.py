@@ -1,0 +1,1 @@
+"""Volumes: NIfTI files, DICOM series and MedMNIST files, turned, resampled and resized by MONAI."""
