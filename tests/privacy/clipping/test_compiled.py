@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,10 @@ from dpmed.privacy.startup import prove_clipping
 # Traces and partitions as inductor does, but runs the graphs without generating code.
 TRACE_ONLY = "aot_eager"
 
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")), reason="inductor needs a C++ compiler"
+)
+
 
 @pytest.fixture(autouse=True)
 def _no_graphs_of_others() -> Iterator[None]:
@@ -29,10 +34,17 @@ def _no_graphs_of_others() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def one_block(**kwargs: Any) -> nn.Module:
-    """A ConvNeXt with one block, between its stem and the downsamplings."""
-    options = {"depths": (1, 0, 0, 0), "dims": (16, 16, 16, 16), "ls_init_value": 0.5, **kwargs}
-    return timm.create_model("convnext_atto", in_chans=1, num_classes=3, **options)
+class Block(nn.Module):
+    """As little as must be compiled to show a ConvNeXt block: patches, block, head."""
+
+    def __init__(self, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 4, stride=4)
+        self.block = ConvNeXtBlock(8, ls_init_value=0.5, drop_path=drop_path)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.block(self.stem(images)).mean((2, 3)))
 
 
 def clip(model: nn.Module, **kwargs: Any) -> Clipper:
@@ -48,7 +60,7 @@ def weights_after_training(model: nn.Module, num_steps: int, **kwargs: Any) -> d
     model = copy.deepcopy(model)
     clipper = clip(model, **kwargs)
     torch.manual_seed(1)
-    for images in torch.randn(num_steps, 4, 1, 32, 32, dtype=next(model.parameters()).dtype):
+    for images in torch.randn(num_steps, 4, 1, 16, 16, dtype=next(model.parameters()).dtype):
         clipper.backward(losses_of(clipper, images), torch.tensor([1.0, 1.0, 1.0, 0.0]))
         with torch.no_grad():
             for parameter in model.parameters():
@@ -60,19 +72,7 @@ def weights_after_training(model: nn.Module, num_steps: int, **kwargs: Any) -> d
 # -- the same numbers ----------------------------------------------------------------------------
 
 
-class Block(nn.Module):
-    """As little as inductor must compile to show a ConvNeXt block: patches, block, head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 8, 4, stride=4)
-        self.block = ConvNeXtBlock(8, ls_init_value=0.5)
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.block(self.stem(images)).mean((2, 3)))
-
-
+@needs_compiler
 def test_equals_the_loop_with_inductor(exactness: Any) -> None:
     model = exactness.randomise(Block()).double()
     images = torch.randn(6, 1, 16, 16, dtype=torch.float64)
@@ -82,13 +82,13 @@ def test_equals_the_loop_with_inductor(exactness: Any) -> None:
     comparison.assert_below(1e-12)
 
 
-@pytest.mark.parametrize(
-    "kwargs", [{"use_grn": True, "conv_mlp": True}, {"drop_path_rate": 0.0}], ids=["v2", "v1"]
-)
-def test_equals_the_loop_in_float32(exactness: Any, kwargs: Any) -> None:
-    model = exactness.randomise(one_block(**kwargs))
+def test_equals_the_loop_on_a_second_version_model_in_float32(exactness: Any) -> None:
+    model = timm.create_model(
+        "convnextv2_atto", in_chans=1, num_classes=3, depths=(1, 0, 0, 0), dims=(16, 16, 16, 16)
+    )
     images = torch.randn(4, 1, 32, 32)
-    exactness.compare(model, images, compile_backend=TRACE_ONLY).assert_below(5e-6)
+    comparison = exactness.compare(exactness.randomise(model), images, compile_backend=TRACE_ONLY)
+    comparison.assert_below(5e-6)
 
 
 class OtherRules(nn.Module):
@@ -117,12 +117,12 @@ def test_equals_the_loop_on_other_layers(exactness: Any) -> None:
     assert model.frozen.weight.grad is None
 
 
-@pytest.mark.parametrize("backend", [TRACE_ONLY, "inductor"])
+@pytest.mark.parametrize("backend", [TRACE_ONLY, pytest.param("inductor", marks=needs_compiler)])
 def test_training_ends_in_the_same_weights_and_drops_the_same(backend: str) -> None:
     if backend == "inductor":
-        model = nn.Sequential(nn.Flatten(), nn.Linear(1024, 4), nn.Dropout(0.5)).double()
+        model = nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.Dropout(0.5)).double()
     else:
-        model = one_block(drop_path_rate=0.5).double()
+        model = Block(drop_path=0.5).double()
     expected = weights_after_training(model, num_steps=3)
     counters.clear()
     actual = weights_after_training(model, num_steps=3, compile_backend=backend)
@@ -132,8 +132,8 @@ def test_training_ends_in_the_same_weights_and_drops_the_same(backend: str) -> N
 
 
 def test_bf16_stays_near_the_eager_form() -> None:
-    model = one_block()
-    images = torch.randn(4, 1, 32, 32)
+    model = Block()
+    images = torch.randn(4, 1, 16, 16)
     sums = []
     for backend in (None, TRACE_ONLY):
         ours = copy.deepcopy(model)
@@ -149,36 +149,36 @@ def test_bf16_stays_near_the_eager_form() -> None:
 
 
 def test_compiles_once_for_all_batches_and_again_for_evaluation_mode() -> None:
-    model = one_block()
+    model = Block()
     clipper = clip(model, compile_backend=TRACE_ONLY)
     counters.clear()
     for _ in range(3):
-        clipper.backward(losses_of(clipper, torch.randn(3, 1, 32, 32)), torch.ones(3))
+        clipper.backward(losses_of(clipper, torch.randn(3, 1, 16, 16)), torch.ones(3))
     assert counters["stats"]["unique_graphs"] == 1
     model.eval()
-    clipper.backward(losses_of(clipper, torch.randn(3, 1, 32, 32)), torch.ones(3))
+    clipper.backward(losses_of(clipper, torch.randn(3, 1, 16, 16)), torch.ones(3))
     assert counters["stats"]["unique_graphs"] == 2
 
 
 def test_the_model_is_given_back_as_it_was() -> None:
-    model = one_block()
+    model = Block()
     parameters = list(model.parameters())
     clipper = clip(model, compile_backend=TRACE_ONLY)
     anchor = clipper.module.tape.anchor
-    clipper.backward(losses_of(clipper, torch.randn(2, 1, 32, 32)), torch.ones(2))
+    clipper.backward(losses_of(clipper, torch.randn(2, 1, 16, 16)), torch.ones(2))
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
     assert clipper.module.tape.anchor is anchor
     assert all(parameter.grad is None for parameter in parameters)
     with torch.no_grad():
-        clipper.module(torch.randn(5, 1, 32, 32))
+        clipper.module(torch.randn(5, 1, 16, 16))
 
 
 def test_the_start_up_proof_runs_on_the_compiled_form_and_sees_a_wrong_rule(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = one_block()
+    model = Block()
     clipper = clip(model, compile_backend=TRACE_ONLY)
-    batch = {"inputs_V": torch.rand(4, 1, 32, 32), "targets_V": torch.eye(3)[[0, 1, 2, 0]]}
+    batch = {"inputs_V": torch.rand(4, 1, 16, 16), "targets_V": torch.eye(2)[[0, 1, 1, 0]]}
 
     def losses(images: Tensor, targets: Tensor) -> Tensor:
         return (clipper.module(images) - targets).square().mean(1)
@@ -191,13 +191,25 @@ def test_the_start_up_proof_runs_on_the_compiled_form_and_sees_a_wrong_rule(
         prove_clipping(clipper, losses=losses, **batch)
 
 
+def test_a_recording_model_compiles_for_evaluation() -> None:
+    model = Block().eval()
+    images = torch.randn(2, 1, 16, 16)
+    expected = model(images)
+    clip(model)
+    counters.clear()
+    with torch.inference_mode():
+        actual = torch.compile(model, backend="eager", fullgraph=True)(images)
+    torch.testing.assert_close(actual, expected)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
 # -- misuse --------------------------------------------------------------------------------------
 
 
 def test_a_backward_outside_the_clipper_is_refused() -> None:
-    clipper = clip(one_block(), compile_backend=TRACE_ONLY)
+    clipper = clip(Block(), compile_backend=TRACE_ONLY)
     with pytest.raises(RuntimeError, match=r"Call clipper\.backward"):
-        losses_of(clipper, torch.randn(2, 1, 32, 32)).sum().backward()
+        losses_of(clipper, torch.randn(2, 1, 16, 16)).sum().backward()
 
 
 def test_what_has_no_compiled_form_is_named_with_the_setting() -> None:
