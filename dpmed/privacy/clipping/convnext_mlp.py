@@ -256,7 +256,7 @@ class _Backward:
 def _chunks(hidden_RTP: Tensor, rows_per_unit: int) -> Iterator[slice]:
     """Ranges of rows, whole units, of about CHUNK_BYTES hidden activations; one on CUDA."""
     num_rows = len(hidden_RTP)
-    size = num_rows
+    size = max(1, num_rows)
     if not hidden_RTP.is_cuda and num_rows:
         fitting = CHUNK_BYTES // (hidden_RTP[0].numel() * hidden_RTP.itemsize)
         size = max(rows_per_unit, fitting // rows_per_unit * rows_per_unit)
