@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Random numbers are drawn as without compilation, so that dropout and drop_path with one seed drop
 # the same.
-_OPTIONS = {"inductor": {"fallback_random": True}}
+_OPTIONS: dict[str, Any] = {"inductor": {"fallback_random": True}}
 
 
 class CompiledForward:

@@ -45,7 +45,7 @@ class TracedModel:
         ]
         self._borrowed = ExitStack()
 
-    def tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Any]:
         """The parameters and buffers as they are now, in the order of the inputs."""
         return [places[name] for places, name in self._places]
 
