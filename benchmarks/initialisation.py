@@ -1,4 +1,4 @@
-"""What a start is worth: finished runs, grouped by start and epsilon, with paired gains.
+"""What a start is worth: runs by start, share of the data and epsilon, with paired gains.
 
     python -m benchmarks.initialisation outputs/sweeps/cxr_small_eps8 --output results/nih14_start
 
@@ -147,7 +147,7 @@ def _read_run(
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     epsilon = f"{config['privacy']['epsilon']:g}" if config["privacy"]["enabled"] else "none"
     common: dict[str, Any] = {
-        "start": config["init"]["source"],
+        "start": _start(config),
         "trainable": config["model"]["trainable"],
         "epsilon": epsilon,
         "split": config["data"]["split_salt"],
@@ -169,6 +169,12 @@ def _read_run(
         **{key: record[key] for key in ("config_hash", "split_hash", "code_version")},
     }
     return Run(**common, row=row, macro_R=macro_R)
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    fraction = float(config["data"]["fraction"])
+    source = str(config["init"]["source"])
+    return source if fraction == 1 else f"{source}, {fraction:g} of patients"
 
 
 def _auroc_R(

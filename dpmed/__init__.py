@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dpmed.stages.released_model import load as load
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":  # brings torch, which the command line does without until work starts
-        from dpmed.stages.released_model import load
-
-        return load
+    # By name alone: it brings torch, and every module that asks for the version imports this one.
+    if name == "load":
+        return importlib.import_module("dpmed.stages.released_model").load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -262,7 +262,7 @@ def _predict(parsed: argparse.Namespace) -> None:
 
     unreadable = predict_to_csv(parsed.folder, parsed.images, parsed.output or sys.stdout)
     if unreadable:
-        sys.exit(f"error: {len(unreadable)} images have no probability; they are named above.")
+        sys.exit(f"error: images without a probability: {len(unreadable)}, named above.")
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:

@@ -14,6 +14,9 @@ from dpmed.errors import UserError
 from dpmed.launch import freeze
 from dpmed.overrides import check_overrides, config_folder
 
+# How DICOM files are to be read, whatever model reads them.
+_OF_THE_FILES = ("data.preprocessing.apply_window", "data.preprocessing.photometric")
+
 
 def compose(overrides: Sequence[str]) -> RunConfig:
     """The configuration that `python train.py OVERRIDES` would run with.
@@ -40,7 +43,8 @@ def compose_data(words: Sequence[str]) -> DataConfig:
     """
     for word in words:
         key = word.partition("=")[0].lstrip("+~")
-        if key.split(".")[0] != "data" or key.startswith("data.preprocessing"):
+        is_of_model = key.startswith("data.preprocessing") and key not in _OF_THE_FILES
+        if key.split(".")[0] != "data" or is_of_model:
             raise UserError(
                 f"{word}: only data=NAME and its settings describe the other data set; model, "
                 "preprocessing, thresholds and evaluation are the run's own."

@@ -46,6 +46,7 @@ class VolumePreprocessingConfig:
     orientation: Annotated[str, Field(pattern="^[LRAPSI]{3}$")]
     spacing_mm: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None
     intensity_range: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    mask_depth: Positive | None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from dpmed.config import RunConfig, load_config
+from dpmed.compose import compose
+from dpmed.config import EvaluationConfig, to_mapping
 from dpmed.errors import UserError
-from dpmed.evaluation.run_metrics import write_run_metrics
+from dpmed.evaluation.run_metrics import measure_run
 from dpmed.report.page import build_report
 
 logger = logging.getLogger(__name__)
@@ -31,23 +33,31 @@ def rebuild(run_dir: Path, *, twin: Path | None = None, page_only: bool = False)
     """
     if not page_only:
         try:
-            write_run_metrics(read_config(run_dir), run_dir)
+            measure_run(run_dir, **measurement_settings(run_dir))
         except UserError as error:
             logger.warning("metrics.json stays as it is: %s", error)
     return build_report(run_dir, twin=twin)
 
 
-def read_config(run_dir: Path) -> RunConfig:
-    """The configuration that a run was started with.
+def measurement_settings(run_dir: Path) -> dict[str, Any]:
+    """Labels, seed and evaluation settings of a run, from its `config.yaml`.
+
+    Evaluation settings that dpmed did not have then take their defaults of today, so that older
+    runs can be measured again.
 
     Raises:
-        UserError: there is none, or it is not one of this version.
+        UserError: there are none, or one of them is not of this version.
     """
     path = run_dir / "config.yaml"
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}).") from error
-    if not isinstance(mapping, dict):
-        raise UserError(f"{path} holds no settings. It may be truncated.")
-    return load_config(mapping)
+        defaults = to_mapping(compose([]))["evaluation"]
+        return {
+            "labels": [str(label) for label in mapping["data"]["labels"]],
+            "seed": int(mapping["seed"]),
+            "settings": EvaluationConfig(**(defaults | mapping["evaluation"])),
+        }
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path} does not say what was measured ({type(error).__name__}: {error})."
+        ) from error

@@ -132,7 +132,7 @@ def test_the_data_set_says_which_unit_it_can_protect() -> None:
     assert compose(["data=chexpert", "data.root=x"]).privacy.unit == "patient"
     assert not compose(["data=vindr_cxr", "data.root=x", "privacy=none"]).privacy.enabled
     for word in ("privacy=patient", "privacy.unit=patient"):
-        with pytest.raises(UserError, match="names no patients.*privacy=image"):
+        with pytest.raises(UserError, match=r"names no patients.*privacy=image"):
             compose(["data=vindr_cxr", "data.root=x", word])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dpmed.config import RunConfig
+from dpmed.config import EvaluationConfig, RunConfig
 from dpmed.errors import did_you_mean
 from dpmed.evaluation.metrics import evaluate, write_metrics
 from dpmed.evaluation.predictions import read_predictions
@@ -24,7 +24,16 @@ EXTERNAL = "external_"  # predictions of another site: predictions/external_<sit
 
 
 def write_run_metrics(config: RunConfig, run_dir: Path) -> Path:
-    """Measures everything that the files of a run give, and writes `metrics.json`.
+    """Measures everything that the files of a run give, and writes `metrics.json`."""
+    return measure_run(
+        run_dir, labels=config.data.labels, seed=config.seed, settings=config.evaluation
+    )
+
+
+def measure_run(
+    run_dir: Path, *, labels: Sequence[str], seed: int, settings: EvaluationConfig
+) -> Path:
+    """As `write_run_metrics`, from the few settings that it rests on.
 
     Averaged weights (`training.ema_decay`) are evaluated beside, as the split `test_ema`. What the
     files cannot give, or give doubtfully, is said in `notes`.
@@ -32,7 +41,6 @@ def write_run_metrics(config: RunConfig, run_dir: Path) -> Path:
     Raises:
         UserError: the predictions of a split are missing or damaged; an older `metrics.json` stays.
     """
-    settings = config.evaluation
     folder = Path(run_dir) / "predictions"
     averaged = ("test_ema",) if (folder / "test_ema.parquet").exists() else ()
     predictions = {
@@ -49,22 +57,22 @@ def write_run_metrics(config: RunConfig, run_dir: Path) -> Path:
     logger.info("measuring   the representation, from embeddings")
     geometry = measure_representation(
         Path(run_dir),
-        labels=config.data.labels,
+        labels=labels,
         subgroups=subgroups,
         age_bins=settings.age_bins,
         num_bootstrap=settings.num_bootstrap,
-        seed=config.seed,
+        seed=seed,
     )
     logger.info("measuring   the predictions, on %d resamples", settings.num_bootstrap)
     metrics = evaluate(
         predictions,
-        labels=config.data.labels,
+        labels=labels,
         subgroups=subgroups,
         age_bins=settings.age_bins,
         intersections=settings.intersections,
         prevalence_matched=settings.prevalence_matched,
         num_bootstrap=settings.num_bootstrap,
-        seed=config.seed,
+        seed=seed,
         min_positives=settings.min_positives,
         min_negatives=settings.min_negatives,
         external=external,

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from dpmed.errors import UserError
 
 KERNEL_SIZES = (3, 5, 7)
-_INITIAL_STD = 0.02  # of timm's ConvNeXt
 
 
 def inflate(twin: ConvNeXt, *, kernel_size: int) -> ConvNeXt3d:
@@ -48,19 +47,6 @@ def inflate(twin: ConvNeXt, *, kernel_size: int) -> ConvNeXt3d:
     assert set(own) == set(weights), set(own) ^ set(weights)
     model.load_state_dict({name: _inflated(weights[name], own[name]) for name in own})
     return model
-
-
-def randomise(model: ConvNeXt3d, *, seed: int) -> None:
-    """Random weights as timm draws them; layer scale keeps its value.
-
-    Inflated random weights would be smaller by the length of the kernels.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=_INITIAL_STD, generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 class ConvNeXt3d(nn.Module):

@@ -6,11 +6,13 @@ Called after `initialise`, so that every source of 2-D weights serves 2.5-D and 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, cast
 
+import torch
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
-from dpmed.models.convnext3d import inflate, randomise
+from dpmed.models.convnext3d import inflate
 from dpmed.models.convnext_2p5d import SliceConvNeXt
 from dpmed.models.provenance import Provenance
 
@@ -25,6 +27,8 @@ def slice_model(
 ) -> tuple[nn.Module, Provenance]:
     """The 2.5-D model around a 2-D backbone; the attention is random, and counted as such."""
     model = SliceConvNeXt(twin, slice_thickness=slice_thickness, num_heads=num_heads, seed=seed)
+    if provenance.source == "scratch":
+        _randomise(model, seed=seed)
     return model, _with_more(provenance, model, stem=provenance.stem)
 
 
@@ -34,7 +38,7 @@ def inflated_model(
     """The 3-D model: inflated 2-D weights, or random ones of its own where there are none."""
     model = inflate(twin, kernel_size=kernel_size)
     if provenance.source == "scratch":
-        randomise(model, seed=seed)
+        _randomise(model, seed=seed)
     return model, _with_more(provenance, model, stem="inflated from 2-D to 3-D")
 
 
@@ -52,3 +56,23 @@ def _with_more(provenance: Provenance, model: nn.Module, *, stem: str) -> Proven
         rebuilt=(*provenance.rebuilt, *attention),
         stem=stem,
     )
+
+
+def _randomise(model: nn.Module, *, seed: int) -> None:
+    """Random weights as large as keeps the size of a signal; the classifier and biases stay.
+
+    timm's own (standard deviation 0.02 everywhere) are made for ten thousands of steps: with them
+    a small model is all but linear, and on shapes of some thousand voxels it learnt in 300 steps
+    what the same model knew of random features. What starts at zero stays there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    classifier = cast(Any, model).get_classifier()
+    weights = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear) and module is not classifier
+    ]
+    with torch.no_grad():
+        for weight in weights:
+            if weight.any():
+                weight.normal_(std=weight[0].numel() ** -0.5, generator=generator)

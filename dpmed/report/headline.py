@@ -106,8 +106,11 @@ def _range_of_labels(run: RunFiles, split: str, labels: Mapping[str, Estimate]) 
 
 def split_size(run: RunFiles, split: str) -> str:
     """Such as `412 test images of 250 patients`; only what the files say."""
-    counts = {**mapping(run.data_sheet, "splits", split), **mapping(run.metrics, "splits", split)}
+    sheet = mapping(run.data_sheet, "splits", split)
+    counts = {**sheet, **mapping(run.metrics, "splits", split)}
     images, patients = counts.get("num_images"), counts.get("num_patients")
+    if sheet.get("num_patients", patients) is None:
+        patients = None  # nobody knows whose the images are; the metrics took each for a patient
     if not is_number(images):
         images = len(run.predictions[split]) if split in run.predictions else None
     if images is None:

@@ -1,6 +1,7 @@
 """AUROC, or another quantity, against epsilon: a line a series, single runs as open dots.
 
-Runs without DP are a band. Must not average: it draws the means it is given.
+Runs without DP are a band where there is one series, else a last column of their own, because
+bands of several series hide one another. Must not average: it draws the means it is given.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dpmed.report.figures import Figure
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, linear, logarithmic, nice_ticks
 
 _WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 36.0, 26.0
+_COLUMN = 56.0  # pixels for runs without DP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,20 +63,29 @@ def epsilon_figure(
         width=_WIDTH, height=_HEIGHT + legend, label=f"{title} against epsilon, {len(series)} lines"
     )
     extent = _extent(series, limits)
-    frame = _frame(drawing, series, extent)
+    has_column = sum(line.reference is not None for line in series) > 1
+    frame = _frame(drawing, series, extent, end=_COLUMN if has_column else 0.0)
     frame.x_axis(_epsilon_ticks(series), "Epsilon (log scale; smaller is more private)")
     frame.y_axis([(tick, f"{tick:g}") for tick in nice_ticks(*extent, 5)], title)
-    _draw_references(frame, series)
+    if has_column:
+        drawing.text((frame.right - _COLUMN / 2, frame.bottom + 14), "no DP", "tick", "middle")
     for index, line in enumerate(series):
-        css = f"s{index % NUM_SERIES + 1}"
-        _draw_line(frame, line, css, shift=3.0 * (index - (len(series) - 1) / 2))
+        css, shift = f"s{index % NUM_SERIES + 1}", 4.0 * (index - (len(series) - 1) / 2)
+        if line.reference is not None and has_column:
+            _draw_in_column(frame, line.name, line.reference, css, shift)
+        elif line.reference is not None:
+            _draw_band(frame, line.reference, css)
+        _draw_line(frame, line, css, shift)
         row = _HEIGHT + 14 * index + 10
         drawing.line((_LEFT, row - 4), (_LEFT + 20, row - 4), f"curve {css}")
         drawing.text((_LEFT + 26, row), line.name, "note")
     return Figure(name=name, drawing=drawing, data=_table(series))
 
 
-def _frame(drawing: Drawing, series: Sequence[Series], extent: tuple[float, float]) -> Frame:
+def _frame(
+    drawing: Drawing, series: Sequence[Series], extent: tuple[float, float], end: float
+) -> Frame:
+    """The axes; `end` pixels on the right are left to runs without DP."""
     epsilons = [float(value) for line in series for value in line.points["epsilon"]]
     bottom, right = _HEIGHT - 40, _WIDTH - 12
     return Frame(
@@ -83,7 +94,7 @@ def _frame(drawing: Drawing, series: Sequence[Series], extent: tuple[float, floa
         right=right,
         top=_TOP,
         bottom=bottom,
-        x=logarithmic((min(epsilons) / 1.3, max(epsilons) * 1.3), (_LEFT, right)),
+        x=logarithmic((min(epsilons) / 1.3, max(epsilons) * 1.3), (_LEFT, right - end)),
         y=linear(extent, (bottom, _TOP)),
     )
 
@@ -107,22 +118,23 @@ def _epsilon_ticks(series: Sequence[Series]) -> list[tuple[float, str]]:
     return [(value, f"{value:g}") for value in epsilons[::step]]
 
 
-def _draw_references(frame: Frame, series: Sequence[Series]) -> None:
-    """Bands over the whole width, with their words on the right."""
-    words: list[tuple[float, str]] = []
-    for index, line in enumerate(series):
-        if line.reference is None:
-            continue
-        css, left, right = f"s{index % NUM_SERIES + 1}", frame.left, frame.right
-        value, low, high = (frame.y(level) for level in _levels(line.reference))
-        frame.drawing.polygon(
-            [(left, low), (right, low), (right, high), (left, high)], f"band {css}"
-        )
-        frame.drawing.line((left, value), (right, value), f"curve thin {css}")
-        which = f", {line.name}" if len(series) > 1 else ""
-        words.append((value - 4, f"no DP{which}: {line.reference.value:.3f}"))
-    for at, text in _apart(sorted(words), distance=13):
-        frame.drawing.text((frame.right - 3, at), text, "note", "end")
+def _draw_band(frame: Frame, reference: Reference, css: str) -> None:
+    """Over the whole width, with its words on the right."""
+    left, right = frame.left, frame.right
+    value, low, high = (frame.y(level) for level in _levels(reference))
+    frame.drawing.polygon([(left, low), (right, low), (right, high), (left, high)], f"band {css}")
+    frame.drawing.line((left, value), (right, value), f"curve thin {css}")
+    words = f"no DP: {reference.value:.3f}"
+    frame.drawing.text((right - 3, value - 4), words, "note", "end")
+
+
+def _draw_in_column(frame: Frame, name: str, reference: Reference, css: str, shift: float) -> None:
+    """An open dot with its interval, right of the largest epsilon."""
+    x = frame.right - _COLUMN / 2 + 2.5 * shift
+    value, low, high = _levels(reference)
+    frame.drawing.line((x, frame.y(low)), (x, frame.y(high)), f"bar {css}")
+    tip = f"{name}, no DP: {value:.3f} ({low:.3f}–{high:.3f})"
+    frame.drawing.circle((x, frame.y(value)), 3.5, f"open {css}", tip=tip)
 
 
 def _levels(reference: Reference) -> tuple[float, float, float]:
@@ -130,15 +142,6 @@ def _levels(reference: Reference) -> tuple[float, float, float]:
     if has_interval:
         return reference.value, reference.low, reference.high
     return reference.value, reference.value, reference.value
-
-
-def _apart(words: list[tuple[float, str]], distance: float) -> list[tuple[float, str]]:
-    """Pushes words down until each is `distance` pixels below the one above."""
-    placed: list[tuple[float, str]] = []
-    for at, text in words:
-        lowest = placed[-1][0] + distance if placed else at
-        placed.append((max(at, lowest), text))
-    return placed
 
 
 def _draw_line(frame: Frame, line: Series, css: str, shift: float) -> None:

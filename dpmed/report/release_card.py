@@ -134,13 +134,16 @@ def _model(description: Mapping[str, Any]) -> str:
 def _thresholds(values: Mapping[str, float | None] | None) -> str:
     if values is None:
         return "not released; choose them on your own validation patients"
-    known = [f"{label_name(name)} {value:.4g}" for name, value in values.items() if value]
+    known = [
+        f"{label_name(name)} {value:.4g}" for name, value in values.items() if value is not None
+    ]
     return f"{', '.join(known)}; chosen on validation patients and not covered by epsilon"
 
 
 def _privacy(plan: Mapping[str, Any]) -> str:
     rows = [f"| {name} | {compact(plan[field])} |" for field, (name, _) in PLAN_FIELDS.items()]
-    return "\n".join(["## Privacy", "", plan["statement"], "", "| Plan | |", "|---|---|", *rows])
+    statement = "\n\n".join(plan["statement"].splitlines())
+    return "\n".join(["## Privacy", "", statement, "", "| Plan | |", "|---|---|", *rows])
 
 
 def _results(results: Mapping[str, Any]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from dpmed.config import RunConfig
-from dpmed.errors import UserError
+from dpmed.config import ImageModel, RunConfig
 from dpmed.run_record import RunRecord
 from dpmed.stages.study import Study
 from dpmed.training.augmentation import Augmentation, image_keys
@@ -15,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_augmentation(config: RunConfig, study: Study, record: RunRecord) -> Augmentation | None:
-    """What is done to training views; None where every strength is zero.
-
-    Raises:
-        UserError: it is asked for on volumes.
-    """
+    """What is done to training views; None where every strength is zero."""
     names = study.table["image"].iloc[study.rows_of("train")]
     augmentation = Augmentation(
         **asdict(config.augmentation), seed=config.seed, keys_N=image_keys(names)
@@ -27,19 +22,12 @@ def make_augmentation(config: RunConfig, study: Study, record: RunRecord) -> Aug
     for warning in _warnings(config, augmentation):
         logger.warning(warning)
         record.warn(warning)
-    if augmentation.changes_nothing:
-        return None
-    if study.images_NHW.ndim != 3:
-        raise UserError(
-            f"augmentation.* changes images of two dimensions, and those of {config.data.id} have "
-            f"{study.images_NHW.ndim - 1}. Use augmentation=none."
-        )
-    return augmentation
+    return None if augmentation.changes_nothing else augmentation
 
 
 def _warnings(config: RunConfig, augmentation: Augmentation) -> list[str]:
     warnings = []
-    if augmentation.horizontal_flip:
+    if augmentation.horizontal_flip and isinstance(config.model, ImageModel):
         warnings.append(
             "augmentation.horizontal_flip=true mirrors half of the training views: in a chest "
             "radiograph the heart is then on the wrong side, and left and right findings swap."

@@ -88,11 +88,20 @@ def predict_external(run_dir: Path, other: DataConfig, *, split: Split = "test")
 
 
 def _preprocessed_as(own: DataConfig, other: DataConfig) -> DataConfig:
-    """The other data set, whole, with the preprocessing that belongs to the model."""
+    """The other data set, whole, with the preprocessing that belongs to the model.
+
+    How DICOM files are to be read (window, photometric tag) belongs to the files.
+    """
     if isinstance(own, VolumeData) != isinstance(other, VolumeData):
         kinds = ["volumes" if isinstance(data, VolumeData) else "images" for data in (own, other)]
         raise UserError(f"The model answers {kinds[0]}, and {other.id} holds {kinds[1]}.")
-    changes: dict[str, Any] = {"preprocessing": own.preprocessing, "fraction": 1.0}
+    preprocessing: Any = own.preprocessing
+    if not isinstance(other, VolumeData):
+        files = other.preprocessing
+        preprocessing = replace(
+            preprocessing, apply_window=files.apply_window, photometric=files.photometric
+        )
+    changes: dict[str, Any] = {"preprocessing": preprocessing, "fraction": 1.0}
     return replace(other, **changes)
 
 

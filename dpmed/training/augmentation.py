@@ -75,16 +75,19 @@ class Augmentation:
         """The changed images, in [0, 1] like the given ones; what moves in from outside is black.
 
         Args:
-            images_V1HW: floating point, square, in [0, 1].
+            images_V1HW: floating point, square, in [0, 1]; or volumes (V, 1, D, H, W), cubes, whose
+                slices are turned, shifted and mirrored alike, and scaled in all directions.
             draws_VP: from `draw`, on the same device.
         """
         if self._moves_pixels:
             matrices_V23 = self._matrices(draws_VP.to(images_V1HW.dtype))
-            grid_VHW2 = F.affine_grid(matrices_V23, list(images_V1HW.shape), align_corners=False)
-            images_V1HW = F.grid_sample(images_V1HW, grid_VHW2, align_corners=False)
+            matrices = matrices_V23 if images_V1HW.ndim == 4 else _around_third_axis(matrices_V23)
+            grid = F.affine_grid(matrices, list(images_V1HW.shape), align_corners=False)
+            images_V1HW = F.grid_sample(images_V1HW, grid, align_corners=False)
         if self.contrast:
-            factors_V111 = (1.0 + self.contrast * draws_VP[:, 4]).view(-1, 1, 1, 1)
-            means_V111 = images_V1HW.mean(dim=(1, 2, 3), keepdim=True)
+            dims = tuple(range(1, images_V1HW.ndim))
+            factors_V111 = (1.0 + self.contrast * draws_VP[:, 4]).view(-1, *[1] * len(dims))
+            means_V111 = images_V1HW.mean(dim=dims, keepdim=True)
             images_V1HW = means_V111 + factors_V111.to(images_V1HW.dtype) * (
                 images_V1HW - means_V111
             )
@@ -104,6 +107,14 @@ class Augmentation:
             torch.stack([mirror_V * sin_V, cos_V, shifts_V2[:, 1]], dim=1),
         ]
         return torch.stack(rows_V, dim=1)
+
+
+def _around_third_axis(matrices_V23: Tensor) -> Tensor:
+    """The same change of every slice, and the same scale across slices, (V, 3, 4)."""
+    matrices_V34 = matrices_V23.new_zeros(len(matrices_V23), 3, 4)
+    matrices_V34[:, :2, :2], matrices_V34[:, :2, 3] = matrices_V23[:, :, :2], matrices_V23[:, :, 2]
+    matrices_V34[:, 2, 2] = matrices_V23[:, :, 1].norm(dim=1)
+    return matrices_V34
 
 
 def image_keys(images: Iterable[str]) -> NDArray[np.uint64]:

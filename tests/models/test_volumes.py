@@ -13,6 +13,7 @@ from dpmed.errors import UserError
 from dpmed.models.convnext_2p5d import SliceAttention, slices_of_planes
 from dpmed.models.features import forward_with_features
 from dpmed.privacy.clipping.clipper import make_clipper
+from dpmed.privacy.startup import prove_clipping, synthetic_batch
 from dpmed.training.loss import per_view_loss
 
 SIZE = 32
@@ -132,3 +133,35 @@ def test_layers_without_a_3d_form_are_refused(name: str) -> None:
     provenance = models.Provenance(source="scratch", architecture=name)
     with pytest.raises(UserError, match="no 3-D form"):
         models.inflated_model(twin, provenance, kernel_size=3, seed=0)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_the_start_up_proof_finds_slices_that_meet_another_volumes(
+    mixes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = SliceAttention.forward
+    if mixes:
+        monkeypatch.setattr(
+            SliceAttention, "forward", lambda self, x: own(self, x + 0.01 * x.mean(dim=0))
+        )
+    model, _ = _model(*KINDS[0])
+    clipper = make_clipper(
+        model, engine="onepass", rule="flat", max_grad_norm=1.0, views_per_unit=1
+    )
+    inputs_V, targets_V = synthetic_batch(
+        num_units=3, views_per_unit=1, image_shape=(1, SIZE, SIZE, SIZE), num_labels=2
+    )
+
+    def prove() -> None:
+        prove_clipping(
+            clipper,
+            losses=lambda volumes, targets: per_view_loss(clipper.module(volumes), targets),
+            inputs_V=inputs_V,
+            targets_V=targets_V,
+        )
+
+    if not mixes:
+        prove()
+        return
+    with pytest.raises(UserError, match="depends on the other units"):
+        prove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from dpmed.config import RunConfig
 from dpmed.errors import UserError
 from dpmed.evaluation.metrics import read_metrics
 from dpmed.pipeline import run
-from dpmed.stages.external import predict_external
+from dpmed.stages.external import _preprocessed_as, predict_external
 from tests.stages.conftest import SMALL, write_hospital
 
 
@@ -97,3 +98,12 @@ def test_matrix_has_each_model_on_each_site(
     assert alone["split"] == "test"
     with pytest.raises(SystemExit, match="a matrix needs two"):
         main(["matrix", str(copied_run), str(copied_run), "--output", str(output)])
+
+
+def test_the_files_keep_their_photometric_tag_under_the_models_preprocessing() -> None:
+    own = compose(["preprocessing=paper"]).data
+    words = ["data=chexpert", "data.root=x", "data.preprocessing.photometric=monochrome2"]
+    used = _preprocessed_as(own, compose_data(words)).preprocessing
+    assert used == replace(own.preprocessing, photometric="monochrome2")
+    with pytest.raises(UserError, match="preprocessing, thresholds and evaluation are the run's"):
+        compose_data([*words, "data.preprocessing.equalize=true"])

@@ -154,3 +154,20 @@ def test_a_patient_shown_several_times_is_bounded_as_one() -> None:
     without, _ = step_sum([NAMES[place] for place in kept], images[kept], model)
     moved = float((with_all - without).norm())
     assert 0.99 * bound < moved <= bound * (1 + 1e-5)
+
+
+def test_every_slice_of_a_volume_is_changed_like_an_image(image: Tensor) -> None:
+    volume = image[:, :, None].expand(-1, -1, 32, -1, -1)
+    strengths = augmentation(
+        rotation_degrees=20.0, translation=0.1, contrast=0.3, horizontal_flip=True
+    )
+    drawn = draws(angle=0.7, right=-0.5, down=0.3, contrast=0.5, flip=-0.5)
+    expected = strengths.apply(image, drawn)
+    changed = strengths.apply(volume, drawn)
+    torch.testing.assert_close(changed[:, :, 16], expected, rtol=0, atol=1e-4)
+    box = torch.zeros(1, 1, 32, 32, 32)
+    box[..., 8:24, 8:24, 8:24] = 1.0
+    grown = augmentation(scale=0.5).apply(box, draws(scale=1.0)) > 0.5
+    sides = [int(grown[0, 0].any(dim=dim).any(dim=0).sum()) for dim in (0, 1)]
+    sides.append(int(grown[0, 0].any(dim=2).any(dim=1).sum()))
+    assert sides == [24, 24, 24]

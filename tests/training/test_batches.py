@@ -6,6 +6,7 @@ import numpy as np
 
 from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.sampling import PoissonSampler, unit_rows
+from dpmed.training.augmentation import Augmentation, image_keys
 from dpmed.training.batches import LogicalStepLoader, TrainingBatch
 
 
@@ -27,6 +28,15 @@ def _loader(*, completed: int = 0, sample_rate: float = 0.5) -> LogicalStepLoade
         targets_NL=rows[:, None].astype(np.float32),
         num_steps=4,
         completed_steps=lambda: completed,
+        augmentation=Augmentation(
+            rotation_degrees=7.0,
+            translation=0.05,
+            scale=0.08,
+            contrast=0.15,
+            horizontal_flip=False,
+            seed=0,
+            keys_N=image_keys(str(row) for row in rows),
+        ),
     )
 
 
@@ -56,3 +66,6 @@ def test_iteration_begins_after_the_completed_steps() -> None:
     assert _steps(resumed) == [2, 3]
     for first, second in zip(whole, resumed, strict=True):
         assert first.images_V1HW.equal(second.images_V1HW)
+        assert first.draws_VP is not None
+        assert second.draws_VP is not None
+        assert first.draws_VP.equal(second.draws_VP), "a resumed run augments otherwise"

@@ -111,7 +111,7 @@ def prepare_images(
     if store.suspected_inverted.any():
         LOGGER.warning(
             "%d images look inverted (bright corners, dark centre). If their photometric tag is "
-            "wrong, set preprocessing.photometric; otherwise nothing needs to be done.",
+            "wrong, set data.preprocessing.photometric; otherwise nothing needs doing.",
             int(store.suspected_inverted.sum()),
         )
     return store

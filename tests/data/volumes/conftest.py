@@ -42,7 +42,7 @@ def write_nifti() -> Write:
 
 @pytest.fixture
 def write_series() -> Write:
-    """Axial slices of `head_XYZ`; `change(number, dataset)` spoils one, or returns False to drop it."""
+    """Axial slices of `head_XYZ`; `change(number, dataset)` spoils one, or drops it with False."""
 
     def write(folder: Path, change: Callable[[int, pydicom.Dataset], object] | None = None) -> Path:
         folder.mkdir(parents=True)

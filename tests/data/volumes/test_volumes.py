@@ -12,7 +12,7 @@ import pytest
 
 from dpmed import data
 from dpmed.data.volumes.files import VolumeFolder
-from dpmed.data.volumes.preprocessing import VolumePreprocessing, preprocess_volume
+from dpmed.data.volumes.preprocessing import RawVolume, VolumePreprocessing, preprocess_volume
 from dpmed.errors import UserError
 from tests.data.volumes.conftest import PATIENT, Write, head_XYZ
 
@@ -64,6 +64,18 @@ def test_spacing_and_aspect_ratio(tmp_path: Path, write_nifti: Write) -> None:
     sides = [int(np.ptp(axis)) + 1 for axis in np.nonzero(cube > 128)]
     # 4 x 4 x 3 voxels of 1 x 1 x 2 mm: the box is 6 mm high and 4 mm wide and deep.
     assert sides[0] > sides[1] == sides[2]
+
+
+def test_a_mask_can_show_how_deep_its_voxels_lie() -> None:
+    mask = np.zeros((24, 24, 24), np.float32)
+    mask[0:9, 8:17, 8:17] = 255.0  # touches the border, beyond which is outside
+    setting = VolumePreprocessing(image_size=24, intensity_range=(0.0, 255.0), mask_depth=3.0)
+    depth = preprocess_volume(RawVolume(voxels_XYZ=mask, affine=None), setting)
+    line = depth[:, 12, 12].astype(int)
+    assert line[:10].tolist() == [85, 170, 255, 255, 255, 255, 255, 170, 85, 0]
+    assert not depth[9:].any()
+    empty = preprocess_volume(RawVolume(voxels_XYZ=mask * 0, affine=None), setting)
+    assert not empty.any()
 
 
 def _drop(number: int) -> Callable[[int, object], bool]:
