@@ -91,6 +91,20 @@ def test_equals_the_loop_on_a_second_version_model_in_float32(exactness: Any) ->
     comparison.assert_below(5e-6)
 
 
+def test_equals_the_loop_and_the_eager_form_with_maps_of_one_pixel(exactness: Any) -> None:
+    model = timm.create_model("test_convnext", in_chans=1, num_classes=3)
+    model = exactness.randomise(model).double()
+    images = torch.randn(4, 1, 32, 32, dtype=torch.float64)
+    # Of 32 pixels the last stage has one left.
+    assert model.forward_features(images).shape[2:] == (1, 1)
+    sums = []
+    for backend in (None, TRACE_ONLY):
+        ours = copy.deepcopy(model)
+        exactness.compare(ours, images, views=2, compile_backend=backend).assert_below(1e-12)
+        sums.append(torch.cat([p.summed_grad.flatten() for p in ours.parameters()]))
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-9, atol=1e-12)
+
+
 class OtherRules(nn.Module):
     """Rules beside a ConvNeXt's; a shared layer; a frozen one; a buffer."""
 
