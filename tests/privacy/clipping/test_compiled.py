@@ -92,10 +92,10 @@ def test_equals_the_loop_on_a_second_version_model_in_float32(exactness: Any) ->
 
 
 def test_equals_the_loop_and_the_eager_form_with_maps_of_one_pixel(exactness: Any) -> None:
-    model = timm.create_model("test_convnext", in_chans=1, num_classes=3)
+    # Blocks in the last stage only, which has one pixel left of 32.
+    model = timm.create_model("test_convnext", in_chans=1, num_classes=3, depths=(0, 0, 0, 1))
     model = exactness.randomise(model).double()
     images = torch.randn(4, 1, 32, 32, dtype=torch.float64)
-    # Of 32 pixels the last stage has one left.
     assert model.forward_features(images).shape[2:] == (1, 1)
     sums = []
     for backend in (None, TRACE_ONLY):
