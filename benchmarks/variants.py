@@ -74,6 +74,13 @@ def plain(setting: Setting) -> Step:
     return _ordinary(setting, setting.build())
 
 
+def plain_compiled(setting: Setting) -> Step:
+    """Ordinary training under torch.compile."""
+    model = setting.build()
+    model.compile(dynamic=False)
+    return _ordinary(setting, model)
+
+
 def plain_fast_depthwise(setting: Setting) -> Step:
     """Ordinary training with this engine's depthwise weight gradient: the fair comparison."""
     model = setting.build()
@@ -86,6 +93,11 @@ def plain_fast_depthwise(setting: Setting) -> Step:
 def onepass(setting: Setting) -> Step:
     """The one-pass engine."""
     return _with_clipper(setting, "onepass")
+
+
+def onepass_compiled(setting: Setting) -> Step:
+    """The one-pass engine under torch.compile."""
+    return _with_clipper(setting, "onepass", compile_backend="inductor")
 
 
 def onepass_automatic(setting: Setting) -> Step:
@@ -148,8 +160,10 @@ VARIANTS: dict[str, Callable[[Setting], Step]] = {
     function.__name__: function
     for function in (
         plain,
+        plain_compiled,
         plain_fast_depthwise,
         onepass,
+        onepass_compiled,
         onepass_automatic,
         opacus_hooks,
         opacus_hooks_as_released,
@@ -183,7 +197,9 @@ def _ordinary(setting: Setting, model: nn.Module) -> Step:
     return step
 
 
-def _with_clipper(setting: Setting, engine: Any, rule: Any = "flat") -> Step:
+def _with_clipper(
+    setting: Setting, engine: Any, rule: Any = "flat", compile_backend: str | None = None
+) -> Step:
     model = setting.build()
     images, labels = setting.data()
     clipper = make_clipper(
@@ -193,6 +209,7 @@ def _with_clipper(setting: Setting, engine: Any, rule: Any = "flat") -> Step:
         max_grad_norm=MAX_GRAD_NORM,
         views_per_unit=1,
         dtype=torch.bfloat16 if setting.dtype == "bfloat16" else None,
+        compile_backend=compile_backend,
     )
     weights = torch.ones(setting.batch, device=setting.device)
     parameters: list[Any] = list(model.parameters())

@@ -161,6 +161,7 @@ class PerformanceConfig:
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
     physical_batch_size: Count
     clipping_engine: Literal["onepass", "opacus_hooks", "opacus_functorch"]
+    compile: bool
     channels_last: bool
     num_threads: Annotated[int, Field(ge=0)]
     keep_freed_memory: bool

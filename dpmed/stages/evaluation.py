@@ -10,6 +10,7 @@ from torch import nn
 from dpmed.config import RunConfig
 from dpmed.evaluation.predictions import make_predictions, write_predictions
 from dpmed.evaluation.run_metrics import SPLITS, write_run_metrics
+from dpmed.stages.compilation import compile_in_place
 from dpmed.stages.embedding import embed_run
 from dpmed.stages.study import Study
 from dpmed.stages.training import AVERAGED_WEIGHTS, WEIGHTS
@@ -30,6 +31,8 @@ def evaluate_run(
         run_dir: takes `predictions/`, `embeddings/` and `metrics.json`.
         num_units: the declared number of training units.
     """
+    if config.performance.compile:
+        compile_in_place(model)
     if (run_dir / AVERAGED_WEIGHTS).exists():
         _predict(config, model, study, run_dir, weights=AVERAGED_WEIGHTS, suffix="_ema")
     _predict(config, model, study, run_dir, weights=WEIGHTS, suffix="")

@@ -17,6 +17,7 @@ from dpmed import models
 from dpmed.config import ImageModel, InflatedModel, RunConfig, SliceModel
 from dpmed.privacy.checks import refuse_unsafe
 from dpmed.privacy.clipping.clipper import Clipper, make_clipper
+from dpmed.stages.compilation import BACKEND, compile_in_place, refuse_without_compiler
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,15 @@ def build_learner(config: RunConfig) -> Learner:
     model = model.to(device=device_of(config), dtype=_DTYPES.get(config.performance.precision))
     if config.performance.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if config.performance.compile:
+        refuse_without_compiler(device_of(config))
     refuse_unsafe(
         model,
         precision=config.performance.precision,
         pos_weight=config.training.pos_weight,
     )
+    if config.performance.compile and not config.privacy.enabled:
+        compile_in_place(model)
     return Learner(
         model=model,
         provenance=provenance,
@@ -148,6 +153,7 @@ def clipper_for(config: RunConfig, model: nn.Module) -> Clipper:
         max_grad_norm=config.privacy.max_grad_norm,
         views_per_unit=config.privacy.views_per_unit,
         dtype=_computing_dtype(config),
+        compile_backend=BACKEND if config.performance.compile else None,
     )
 
 

@@ -100,6 +100,7 @@ def open_secrets(
         "physical_batch_size": str(config.performance.physical_batch_size),
         "channels_last": str(config.performance.channels_last),
         "clipping_engine": config.performance.clipping_engine,
+        "compile": str(config.performance.compile),
     }
     checkpoint = run_dir / CHECKPOINT
     charged: list[int] = list(record.content.get("charged_steps", []))

@@ -153,9 +153,10 @@ def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
     clipper = learner.clipper
     if clipper is None:
         return
-    parameter = next(learner.model.parameters())
+    parameter, performance = next(learner.model.parameters()), config.performance
     inputs_V, targets_V = synthetic_batch(
-        num_units=4,
+        # Another size would be other compiled code than that which trains.
+        num_units=max(4, performance.physical_batch_size) if performance.compile else 4,
         views_per_unit=clipper.views_per_unit,
         image_shape=input_shape(config),
         num_labels=len(config.data.labels),

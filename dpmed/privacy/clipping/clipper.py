@@ -172,6 +172,7 @@ def make_clipper(
     views_per_unit: int,
     dtype: torch.dtype | None = None,
     max_units: int | None = None,
+    compile_backend: str | None = None,
 ) -> Clipper:
     """Prepare a model for per-unit clipping; what is trainable must be chosen before.
 
@@ -183,6 +184,7 @@ def make_clipper(
         views_per_unit: K, how many consecutive rows of a batch belong to one unit.
         dtype: in which the model computes: torch.bfloat16 under autocast; default, the model's.
         max_units: the physical batch size, where batches above it should be refused.
+        compile_backend: of torch.compile, `inductor` as a rule; None for no compilation.
 
     Raises:
         UserError: an unknown setting, float16, mixed devices, or a module that mixes the batch.
@@ -201,7 +203,14 @@ def make_clipper(
     coefficients = Coefficients(rule=rule, max_grad_norm=max_grad_norm, slack=_slack_of(dtype))
     module: OnePassModule | CorrectedGradSampleModule
     if engine == "onepass":
-        module = OnePassModule(model)
+        module = OnePassModule(
+            model, views_per_unit=views_per_unit, compile_backend=compile_backend
+        )
+    elif compile_backend:
+        raise UserError(
+            f"performance.compile=true has no form for performance.clipping_engine={engine}; use "
+            "performance.clipping_engine=onepass, or performance.compile=false."
+        )
     else:
         module = CorrectedGradSampleModule(model, force_functorch=engine == "opacus_functorch")
     return Clipper(

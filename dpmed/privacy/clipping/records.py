@@ -3,7 +3,8 @@
 `Instance` holds one parameter's gradients, one a unit. `Bundle` holds those of many small
 parameters side by side. `Gram` holds activations a and output gradients g of a layer, from which
 |gᵢᵀ aᵢ|² = ⟨aᵢ aᵢᵀ, gᵢ gᵢᵀ⟩ follows without forming gᵢᵀ aᵢ. Each gives the units' squared norms
-and, later, the weighted sum over units. `gram_is_cheaper` compares their costs.
+and, later, the weighted sum over units. `TENSORS` names what of a record comes from the batch.
+`gram_is_cheaper` compares the costs of the two forms.
 
 Legend of shape suffixes: B units, T positions, M = B·T, D inputs, P outputs, N entries.
 """
@@ -33,6 +34,8 @@ Totals = Iterator[tuple[nn.Parameter, Tensor]]
 
 class Instance:
     """Gradients of one parameter, one a unit: [B, *parameter.shape]."""
+
+    TENSORS = ("grads_BN", "squares_B")
 
     def __init__(self, parameter: nn.Parameter, grads_BN: Tensor) -> None:
         self.parameter = parameter
@@ -64,6 +67,8 @@ class Instance:
 class Bundle:
     """Gradients of several small parameters, side by side: [B, ΣN]."""
 
+    TENSORS = ("grads_BN", "squares_B")
+
     def __init__(self, instances: Sequence[Instance]) -> None:
         self.parameters = [instance.parameter for instance in instances]
         self.grads_BN = torch.cat([instance.grads_BN.flatten(1) for instance in instances], dim=1)
@@ -72,6 +77,12 @@ class Bundle:
     def squares_B(self) -> Tensor:
         """Squared norms [B] over all of them, float64."""
         return squared_norms(self.grads_BN)
+
+    def instances(self) -> Iterator[Instance]:
+        """The same gradients, one parameter at a time."""
+        parts = self.grads_BN.split([parameter.numel() for parameter in self.parameters], dim=1)
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            yield Instance(parameter, part.view(-1, *parameter.shape))
 
     def weighted_sums(self, factors_B: Tensor) -> Totals:
         """Each parameter and its Σ_b c_b G_b."""
@@ -90,6 +101,8 @@ class Gram:
 
     `layout` turns gradients [..., P, D] into [..., *weight.shape].
     """
+
+    TENSORS = ("inputs_BTD", "grads_BTP", "squares_B")
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class Tape:
         self.is_paused = False
         self._num_units = 0
         self._names = parameter_names or {}
-        self._records: list[Instance | Gram] = []
+        self._records: list[Record] = []
 
     def __deepcopy__(self, memo: dict[int, object]) -> Tape:
         return Tape()
@@ -133,6 +133,11 @@ class Tape:
         """As `add_product`, where the form is known."""
         inputs_BTD, grads_BTP = self._by_unit(inputs_RTD, weight), self._by_unit(grads_RTP, weight)
         self._records.append(Gram(weight, bias, inputs_BTD, grads_BTP, layout))
+
+    def add_record(self, record: Record) -> None:
+        """Put a record of a compiled backward on the tape, as it is."""
+        self.num_units(len(record.squares_B), record.parameters[0])
+        self._records.append(record)
 
     def _by_unit(self, rows_RTD: Tensor, parameter: nn.Parameter) -> Tensor:
         """(R, T, D) as (B, R/B·T, D)."""

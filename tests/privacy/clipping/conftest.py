@@ -98,6 +98,7 @@ class Exactness:
         max_grad_norm: float = 1.0,
         views: int = 1,
         num_padding_units: int = 0,
+        compile_backend: str | None = None,
     ) -> Comparison:
         """Clip one batch and compare every parameter's sum and every unit's norm."""
         weights_V = torch.full((len(images),), 1.0 / views)
@@ -115,6 +116,7 @@ class Exactness:
             rule=rule,
             max_grad_norm=max_grad_norm,
             views_per_unit=views,
+            compile_backend=compile_backend,
         )
         stats = clipper.backward(self.losses(clipper.module(images)), weights_V)
         assert stats.num_nonfinite == 0

@@ -123,6 +123,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "reflected": (lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (3, 7, 6)),
     "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 4, 5)),
     "depthwise": (lambda: nn.Conv2d(6, 6, 7, padding=3, groups=6), (6, 5, 12)),
+    "depthwise_one_pixel": (lambda: nn.Conv2d(6, 6, 7, padding=3, groups=6), (6, 1, 1)),
+    "depthwise_wider_than_one_pixel": (
+        lambda: nn.Conv2d(6, 6, (2, 3), padding=(1, 2), dilation=(1, 2), groups=6),
+        (6, 1, 1),
+    ),
+    "depthwise_smaller_than_kernel": (lambda: nn.Conv2d(6, 6, 7, padding=3, groups=6), (6, 2, 1)),
     "depthwise_dilated": (lambda: nn.Conv2d(6, 6, 3, padding=4, dilation=4, groups=6), (6, 9, 9)),
     "depthwise_strided": (lambda: nn.Conv2d(6, 6, 3, padding=1, stride=2, groups=6), (6, 9, 9)),
     "depthwise_multiplied": (lambda: nn.Conv2d(3, 6, 3, padding=1, groups=3), (3, 6, 7)),
@@ -170,7 +176,9 @@ def test_rule(exactness: Any, case: str, dtype: torch.dtype) -> None:
     assert bool(comparison.clipper.generic_modules) == (case in GENERIC)
 
 
-@pytest.mark.parametrize("case", ["resnet_2d", "depthwise", "grouped", "group_norm"])
+@pytest.mark.parametrize(
+    "case", ["resnet_2d", "depthwise", "depthwise_one_pixel", "grouped", "group_norm"]
+)
 def test_channels_last_inputs(exactness: Any, case: str) -> None:
     make, shape = CASES[case]
     model = exactness.randomise(make()).double()
