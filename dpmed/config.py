@@ -113,6 +113,7 @@ class TrainingConfig:
     pos_weight: list[Positive] | None
     checkpoint_every_steps: Count
     permute_labels: bool
+    pretraining: bool
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -296,6 +297,12 @@ def _check_across_groups(config: RunConfig) -> None:
         raise UserError(
             f"training.warmup_steps={training.warmup_steps} must be below "
             f"training.num_steps={training.num_steps}."
+        )
+    if training.pretraining and data.public_licence is None:
+        raise UserError(
+            f"training.pretraining=true: private runs start from these weights, and {data.id} is "
+            "not declared public, so they would tell of patients whom no guarantee covers. Where it "
+            "is public, name its licence: data.public_licence='CC BY 4.0'."
         )
     if privacy.unit == "patient" and data.unit == "image":
         raise UserError(

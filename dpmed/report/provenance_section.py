@@ -21,7 +21,7 @@ from dpmed.report.run_files import RunFiles, is_number
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TRAINING_SETTINGS = (
     "num_steps", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_steps",
-    "ema_decay", "permute_labels",
+    "ema_decay", "permute_labels", "pretraining",
 )  # fmt: skip
 _INIT_NAMES = {"num_loaded": "Parameters loaded", "num_rebuilt": "Parameters at random"}
 _AGE_STATISTICS = ("mean", "standard_deviation", "median", "minimum", "maximum", "missing")

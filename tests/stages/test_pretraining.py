@@ -59,3 +59,10 @@ def test_any_release_can_be_declared_public_and_pretrained_on() -> None:
     assert config.data.public_licence == "CC BY 4.0"
     assert (config.privacy.enabled, config.init.source) == (False, "scratch")
     assert compose(["experiment=cxr_pretrain"]).data.id == "synthetic-cxr-public"
+
+
+def test_a_corpus_that_is_not_declared_public_is_refused_before_pretraining() -> None:
+    words = ["experiment=cxr_pretrain", "data=chexpert", "data.root=x", "privacy.num_units=9"]
+    with pytest.raises(UserError, match=r"chexpert is not declared public.*data\.public_licence="):
+        compose(words)
+    assert compose([*words, "data.public_licence=CC BY 4.0"]).training.pretraining

@@ -119,7 +119,7 @@ class MedMnistVolumes:
         volumes = self._arrays.get(part)
         if volumes is None:
             try:
-                with np.load(self.path, allow_pickle=False) as file:
+                with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                     volumes = file[f"{part}_images"]
             except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
                 reason = f"its array {part}_images is damaged ({type(error).__name__})"
