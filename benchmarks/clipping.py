@@ -6,7 +6,8 @@
 Times: per model and size one process, in which every round runs every variant once, in an order
 that rotates; a round's ratio is a variant's time over plain's in that round. The median over rounds
 counts, with its distribution-free 95 % interval. Memory: each variant in a fresh process, the peak
-of resident (on CUDA: allocated) memory over a few steps, above what was there before the first.
+of resident (on CUDA: allocated) memory over a few steps, above what was there before the first. On
+a CPU a compiled variant has no figure, since the compiler's own memory would be part of it.
 All variants run with the allocator setting of `performance.keep_freed_memory`.
 
 A size that the JSON file already holds is not measured again unless `--fresh`, so an interrupted
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import date
 from importlib.metadata import version
 from math import comb
 from pathlib import Path
@@ -92,6 +94,7 @@ def _measure(setting: Setting, arguments: argparse.Namespace) -> list[Row]:
                 "num_rounds": len(ratios),
                 "versions": _versions(setting.device),
                 "load_average": _load_average(),
+                "date": date.today().isoformat(),
             }
         )
     return rows
@@ -138,7 +141,9 @@ def median_interval(values: list[float], coverage: float = 0.95) -> tuple[float,
     return ordered[rank - 1], ordered[count - rank]
 
 
-def _peak_memory_in_fresh_process(name: str, setting: Setting) -> int:
+def _peak_memory_in_fresh_process(name: str, setting: Setting) -> int | None:
+    if name.endswith("_compiled") and setting.device == "cpu":
+        return None
     command = [
         *(sys.executable, "-m", "benchmarks.clipping", "--memory-of", name),
         *("--models", setting.model, "--pixels", str(setting.pixels)),

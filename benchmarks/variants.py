@@ -178,6 +178,7 @@ DEFAULT_VARIANTS = (
     "plain",
     "plain_fast_depthwise",
     "onepass",
+    "onepass_compiled",
     "opacus_hooks",
     "opacus_functorch",
     "opacus_ghost",

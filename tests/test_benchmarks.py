@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import loading
+from benchmarks import clipping_tables, loading
 from benchmarks.clipping import median_interval, time_interleaved
 from benchmarks.variants import DEFAULT_VARIANTS, VARIANTS, Setting
 
@@ -54,6 +54,15 @@ def test_the_program_writes_rows_and_does_not_measure_twice(tmp_path: Path) -> N
     assert "| test_convnext | 32 | 2 | float32 | onepass |" in table
     assert run(path) == table
     assert json.loads(path.read_text()) == rows
+
+
+def test_the_documents_show_the_recorded_tables() -> None:
+    root = Path(__file__).parents[1]
+    rows = json.loads((root / "benchmarks" / "results" / "clipping.json").read_text())
+    page, readme = (root / "docs" / "clipping.md").read_text(), (root / "README.md").read_text()
+    assert clipping_tables.time_table(rows) in page
+    assert clipping_tables.memory_table(rows) in page
+    assert clipping_tables.short_table(rows) in readme
 
 
 def test_the_loading_program_measures_every_variant(
