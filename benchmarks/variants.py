@@ -30,6 +30,7 @@ from dpmed.privacy.clipping.reference import CorrectedGradSampleModule
 
 Step = Callable[[], None]
 MAX_GRAD_NORM = 1.0
+BACKEND = "inductor"  # of torch.compile, in the variants that end in `_compiled`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def plain(setting: Setting) -> Step:
 def plain_compiled(setting: Setting) -> Step:
     """Ordinary training under torch.compile."""
     model = setting.build()
-    model.compile(dynamic=False)
+    model.compile(backend=BACKEND, dynamic=False)
     return _ordinary(setting, model)
 
 
@@ -97,7 +98,7 @@ def onepass(setting: Setting) -> Step:
 
 def onepass_compiled(setting: Setting) -> Step:
     """The one-pass engine under torch.compile."""
-    return _with_clipper(setting, "onepass", compile_backend="inductor")
+    return _with_clipper(setting, "onepass", compile_backend=BACKEND)
 
 
 def onepass_automatic(setting: Setting) -> Step:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import clipping_tables, loading
+from benchmarks import clipping_tables, loading, variants
 from benchmarks.clipping import median_interval, time_interleaved
 from benchmarks.variants import DEFAULT_VARIANTS, VARIANTS, Setting
 
@@ -84,7 +84,9 @@ def test_the_loading_program_measures_every_variant(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_runs(variant: str) -> None:
+def test_every_variant_runs(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Traces as inductor does, without a minute of generating code.
+    monkeypatch.setattr(variants, "BACKEND", "aot_eager")
     setting = Setting(model="test_convnext", pixels=32, batch=2, dtype="float32", device="cpu")
     seconds = time_interleaved(
         {variant: VARIANTS[variant](setting)}, num_rounds=1, limit_seconds=0.0, device="cpu"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dpmed import data, models
 from dpmed.config_data import DataConfig, SyntheticData
-from dpmed.data.decoding import RASTER_SUFFIXES, read_pixels
+from dpmed.data.decoding import DICOM_SUFFIXES, RASTER_SUFFIXES, read_pixels
 from dpmed.data.overlap.contrast import SIZE
 from dpmed.data.overlap.pairs import (
     GATE,
@@ -40,7 +40,7 @@ from dpmed.stages.tables import image_root, read_table
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = RASTER_SUFFIXES | {".dcm"}
+_SUFFIXES = RASTER_SUFFIXES | DICOM_SUFFIXES
 _BATCH = 256
 _NETWORK, _NETWORK_PIXELS = "convnext_atto", 64
 _CONTROL_SEED = 7
