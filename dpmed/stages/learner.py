@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _DTYPES = {"64-true": torch.float64}
 
+#: Units of the start-up proof, also where a physical batch holds fewer.
+NUM_PROOF_UNITS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
@@ -153,6 +156,7 @@ def clipper_for(config: RunConfig, model: nn.Module) -> Clipper:
         max_grad_norm=config.privacy.max_grad_norm,
         views_per_unit=config.privacy.views_per_unit,
         dtype=_computing_dtype(config),
+        max_units=max(config.performance.physical_batch_size, NUM_PROOF_UNITS),
         compile_backend=BACKEND if config.performance.compile else None,
     )
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from dpmed.config import RunConfig
 from dpmed.errors import UserError
 from dpmed.models import SeenDataSet, merge_lora, save_weights
+from dpmed.privacy.clipping.clipper import Clipper
 from dpmed.privacy.opacus_accountant import PLDAccountant
 from dpmed.privacy.optimizer import SecretNoiseOptimizer
 from dpmed.privacy.plan import PrivacyPlan
@@ -28,7 +29,7 @@ from dpmed.privacy.sampling import PoissonSampler, unit_rows
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
 from dpmed.run_record import RunRecord, code_version
 from dpmed.stages.augmenting import make_augmentation
-from dpmed.stages.learner import Learner, autocast, device_of, input_shape
+from dpmed.stages.learner import NUM_PROOF_UNITS, Learner, autocast, device_of, input_shape
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
 from dpmed.stages.shared_patients import hashes_of
 from dpmed.stages.study import Study
@@ -65,7 +66,8 @@ def train_run(
     if record.content.get("trained"):
         merge_lora(learner.model)
         return True
-    _prove(config, learner, record)
+    if learner.clipper is not None:
+        record.update(clipping_proof=_prove(config, learner.clipper, input_shape(config)))
     secrets = open_secrets(
         config, plan, data_hash=study.data_hash(), run_dir=run_dir, record=record
     )
@@ -76,6 +78,8 @@ def train_run(
     inputs = make_training_inputs(
         config, learner, study, augmentation, expected_batch_size=plan.expected_batch_size
     )
+    if isinstance(inputs.gradient_sum, Clipper) and inputs.gradient_sum is not learner.clipper:
+        _prove(config, inputs.gradient_sum, inputs.inputs_N.shape[1:])
     classifier = Classifier(
         model=learner.model,
         gradient_sum=inputs.gradient_sum,
@@ -148,17 +152,17 @@ def _seen(config: RunConfig, study: Study) -> SeenDataSet:
     )
 
 
-def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
-    """The start-up proof on the real model, loss and precision with made-up images."""
-    clipper = learner.clipper
-    if clipper is None:
-        return
-    parameter, performance = next(learner.model.parameters()), config.performance
-    inputs_V, targets_V = synthetic_batch(
+def _prove(config: RunConfig, clipper: Clipper, image_shape: tuple[int, ...]) -> str:
+    """The start-up proof on what will train, the run's loss and precision, with made-up inputs."""
+    parameter, performance = next(clipper.module.parameters()), config.performance
+    num_units = NUM_PROOF_UNITS
+    if performance.compile:
         # Another size would be other compiled code than that which trains.
-        num_units=max(4, performance.physical_batch_size) if performance.compile else 4,
+        num_units = max(num_units, performance.physical_batch_size)
+    inputs_V, targets_V = synthetic_batch(
+        num_units=num_units,
         views_per_unit=clipper.views_per_unit,
-        image_shape=input_shape(config),
+        image_shape=image_shape,
         num_labels=len(config.data.labels),
         dtype=parameter.dtype,
         device=parameter.device,
@@ -171,8 +175,8 @@ def _prove(config: RunConfig, learner: Learner, record: RunRecord) -> None:
         return per_view_loss(logits, targets, pos_weight_L=pos_weight_L)
 
     proof = prove_clipping(clipper, losses=losses, inputs_V=inputs_V, targets_V=targets_V)
-    record.update(clipping_proof=proof.sentence())
     logger.info("proof      %s", proof.sentence())
+    return proof.sentence()
 
 
 def _optimizer(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.models.convnext import ConvNeXt
+from torch import nn
 
 from dpmed.compose import compose
 from dpmed.pipeline import run
-from dpmed.stages import training_inputs
+from dpmed.privacy.clipping.clipper import Clipper
+from dpmed.privacy.startup import ClippingProof, prove_clipping
+from dpmed.stages import training, training_inputs
 from tests.stages.conftest import SMALL, write_hospital
 
 WORDS = [
@@ -35,7 +40,18 @@ def test_training_on_features_equals_training_on_images(
         run(compose([*hospital, *WORDS, *folders]), run_dir=tmp_path / name)
         return load_file(tmp_path / name / "model" / "model.safetensors")["head.fc.weight"]
 
+    proven: list[Clipper] = []
+
+    def prove(clipper: Clipper, **batch: Any) -> ClippingProof:
+        proven.append(clipper)
+        return prove_clipping(clipper, **batch)
+
+    monkeypatch.setattr(training, "prove_clipping", prove)
     on_features = head("features")
+    assert [type(clipper.module.get_submodule("_module")) for clipper in proven] == [
+        ConvNeXt,
+        nn.Sequential,
+    ]
     monkeypatch.setattr(training_inputs, "_only_head_is_trained", lambda *_: False)
     on_images = head("images")
     assert torch.allclose(on_features, on_images, atol=1e-5)

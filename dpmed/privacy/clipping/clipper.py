@@ -76,8 +76,8 @@ class Clipper:
         self.max_units = max_units
         #: Names of modules that the generic torch.func rule serves; for the start banner.
         self.generic_modules = module.generic_modules
-        self._all_parameters: list[Any] = list(module.parameters())
-        self._parameters = [p for p in self._all_parameters if p.requires_grad]
+        self._parameters: list[Any] = [p for p in module.parameters() if p.requires_grad]
+        self._made_for = self._trained()
         for parameter in self._parameters:
             parameter.summed_grad = None
 
@@ -101,7 +101,8 @@ class Clipper:
         Raises:
             UserError: a loss that is one number, a batch that is not whole units or too large, or
                 a model whose layers do not keep a unit's rows together.
-            RuntimeError: the sums of the last step were not cleared, or what is trainable changed.
+            RuntimeError: the sums of the last step were not cleared, or the parameters are others
+                than those that the clipper was made for.
         """
         num_units = self._checked_num_units(losses_V, weights_V)
         if num_units == 0:
@@ -154,13 +155,16 @@ class Clipper:
                 "The summed gradients were used by an optimizer step already. Call "
                 "optimizer.zero_grad() after each step, before the next backward."
             )
-        now_trained = [id(p) for p in self._all_parameters if p.requires_grad]
-        if now_trained != [id(p) for p in self._parameters]:
+        if self._trained() != self._made_for:
             raise RuntimeError(
-                "Parameters were frozen or unfrozen after make_clipper. Choose what is trainable "
-                "first, then make the clipper."
+                "Parameters were frozen, unfrozen, replaced or converted after make_clipper. Do "
+                "that first, then make the clipper."
             )
         return num_units
+
+    def _trained(self) -> list[tuple[int, torch.dtype]]:
+        """Which parameters are trained, and in which dtype, on which the slack depends."""
+        return [(id(p), p.dtype) for p in self.module.parameters() if p.requires_grad]
 
 
 def make_clipper(
@@ -233,14 +237,14 @@ def _checked_dtype(model: nn.Module) -> torch.dtype:
                 f"{name} is on {parameter.device}, {first_name} on {first.device}: put the whole "
                 "model on one device."
             )
-    return first.dtype
+    return max((parameter.dtype for _, parameter in trainable), key=_slack_of)
 
 
 def _slack_of(dtype: torch.dtype) -> float:
     if dtype not in SLACK_OF_DTYPE:
         raise UserError(
             f"{dtype} is not supported for private training: its range makes norms overflow. Use "
-            "float32, or bf16 autocast (performance.precision=bf16)."
+            "float32, or bf16 autocast (performance.precision=bf16-mixed)."
         )
     return SLACK_OF_DTYPE[dtype]
 

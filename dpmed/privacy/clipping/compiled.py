@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 # the same.
 _OPTIONS: dict[str, Any] = {"inductor": {"fallback_random": True}}
 
+_SETTING_TYPES = {bool, int, float, str}
+
 
 class CompiledForward:
     """A recording model's forward, compiled; its backward fills the model's tape.
@@ -82,8 +84,15 @@ class CompiledForward:
             images_V.dtype,
             images_V.device,
             torch.get_autocast_dtype(device) if autocasts else None,
-            tuple(module.training for module in self.model.modules()),
+            tuple(parameter.requires_grad for parameter in self.model.parameters()),
+            tuple(_state_of(module) for module in self.model.modules()),
         )
+
+
+def _state_of(module: nn.Module) -> tuple[Any, ...]:
+    """The module, and what its forward may read beside tensors: its mode and rates, its hooks."""
+    settings = [value for value in vars(module).values() if type(value) in _SETTING_TYPES]
+    return module, *settings, len(module._forward_hooks), len(module._forward_pre_hooks)
 
 
 class _Graph:

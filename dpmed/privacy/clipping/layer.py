@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpmed.errors import UserError
 from dpmed.privacy.clipping.records import Layout
 from dpmed.privacy.clipping.tape import Tape
 
@@ -66,11 +67,21 @@ def _combined_class(rule: type[RecordingLayer], own: type[nn.Module]) -> Any:
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of this tensor runs: autocast's where it is on."""
-    device = tensor.device.type
-    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
+    """The dtype in which a matrix product of this tensor runs: autocast's where it is on.
+
+    Raises:
+        UserError: float16, whose range makes norms overflow.
+    """
+    device, dtype = tensor.device.type, tensor.dtype
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+    if dtype == torch.float16:
+        raise UserError(
+            "A layer computes in torch.float16, which is not supported for private training: its "
+            "range makes norms overflow. Use float32, or bf16 autocast "
+            "(performance.precision=bf16-mixed)."
+        )
+    return dtype
 
 
 def like_weight(weight: Tensor) -> Layout:

@@ -137,10 +137,10 @@ class Gram:
         factors_M = factors_B.repeat_interleave(num_positions)
         inputs_MD, grads_MP = self.inputs_BTD.flatten(0, 1), self.grads_BTP.flatten(0, 1)
         if inputs_MD.shape[1] < grads_MP.shape[1]:
-            total_PD = grads_MP.t() @ _scale_rows(inputs_MD, factors_M)
+            parts = [wide_product(grads_MP.t(), part) for part in _scale_rows(inputs_MD, factors_M)]
         else:
-            total_PD = _scale_rows(grads_MP, factors_M).t() @ inputs_MD
-        yield self.weight, self.layout(total_PD)
+            parts = [wide_product(p.t(), inputs_MD) for p in _scale_rows(grads_MP, factors_M)]
+        yield self.weight, self.layout(sum(parts[1:], parts[0]))
         if self.bias is not None:
             yield self.bias, combine(factors_M, grads_MP)
 
@@ -172,9 +172,8 @@ def gram_squared_norms(inputs_BTD: Tensor, grads_BTP: Tensor, *, with_bias: bool
 
     The bias acts as one more input that is 1 everywhere, hence a aᵀ + 1.
     """
-    dtype = torch.promote_types(grads_BTP.dtype, torch.float32)
-    inputs_BTT = torch.bmm(inputs_BTD, inputs_BTD.transpose(1, 2)).to(dtype)
-    grads_BTT = torch.bmm(grads_BTP, grads_BTP.transpose(1, 2)).to(dtype)
+    inputs_BTT = wide_product(inputs_BTD, inputs_BTD.transpose(1, 2))
+    grads_BTT = wide_product(grads_BTP, grads_BTP.transpose(1, 2))
     if with_bias:
         inputs_BTT += 1.0
     # Rounding can leave a gradient of zero slightly below zero; NaN passes through the clamp.
@@ -182,16 +181,24 @@ def gram_squared_norms(inputs_BTD: Tensor, grads_BTP: Tensor, *, with_bias: bool
 
 
 def combine(factors_B: Tensor, rows_BN: Tensor) -> Tensor:
-    """Σ_b c_b · row_b.
-
-    In bf16 a factor is split into two, c = high + low: rounded, it would scale a unit's whole
-    gradient by up to 0.4 %, above the bound.
-    """
+    """Σ_b c_b · row_b, in float32 or wider."""
     if rows_BN.dtype != torch.bfloat16:
         return factors_B.to(rows_BN.dtype) @ rows_BN
-    high_B = factors_B.to(rows_BN.dtype)
-    low_B = (factors_B - high_B).to(rows_BN.dtype)
-    return (torch.stack([high_B, low_B]) @ rows_BN).float().sum(0)
+    return wide_product(torch.stack(_two_parts(factors_B)), rows_BN).sum(0)
+
+
+def wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """The product of two matrices, or of two batches of matrices, in float32 or wider.
+
+    Rounded to bf16, a norm could be 0.4 % too low, and a sum over a batch would change by several
+    per cent of the bound beside what one more unit adds to it.
+    """
+    if left.dtype != torch.bfloat16:
+        return left @ right
+    if left.is_cuda:
+        product = torch.bmm if left.dim() == 3 else torch.mm
+        return product(left, right, out_dtype=torch.float32)
+    return left.float() @ right.float()
 
 
 def gram_is_cheaper(
@@ -209,10 +216,17 @@ def gram_is_cheaper(
     return extra_flops <= moved_bytes * FLOPS_PER_BYTE.get(device, FLOPS_PER_BYTE["cpu"])
 
 
-def _scale_rows(rows_MN: Tensor, factors_M: Tensor) -> Tensor:
-    """Rows times factors; the product is rounded to the rows' dtype, the factors never to bf16."""
-    wide = torch.promote_types(rows_MN.dtype, torch.float32)
-    return (rows_MN * factors_M.to(wide)[:, None]).to(rows_MN.dtype)
+def _scale_rows(rows_MN: Tensor, factors_M: Tensor) -> list[Tensor]:
+    """Rows times factors, as terms of a sum in the rows' dtype."""
+    if rows_MN.dtype != torch.bfloat16:
+        return [rows_MN * factors_M.to(rows_MN.dtype)[:, None]]
+    return _two_parts(rows_MN * factors_M.float()[:, None])
+
+
+def _two_parts(tensor: Tensor) -> list[Tensor]:
+    """High + low in bf16: one rounding would scale a whole gradient by up to 0.4 %."""
+    high = tensor.to(torch.bfloat16)
+    return [high, (tensor - high).to(torch.bfloat16)]
 
 
 def _zero_unless(keep_B: Tensor, tensor: Tensor) -> Tensor:

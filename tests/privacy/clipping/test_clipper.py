@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -116,6 +117,42 @@ def test_no_unit_exceeds_the_sensitivity(rule: str, precision: str) -> None:
         contribution = torch.stack([g.double().norm() for g in grads]).norm()
         assert 0.9 * 0.3 < contribution <= clipper.sensitivity
         clear(model)
+
+
+class OverTokens(nn.Module):
+    """Two layers over 49 positions: records in Gram form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 32), nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)).mean(1))
+
+
+@pytest.mark.parametrize("shape", [(4,), (49, 16)])
+def test_in_bf16_one_more_unit_moves_the_sum_by_no_more_than_the_sensitivity(
+    shape: tuple[int, ...],
+) -> None:
+    # Few parameters, so that roundings do not average out; many units, whose sum rounds coarsely.
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2) if len(shape) == 1 else OverTokens()
+    clipper = clip(model, max_grad_norm=0.01, dtype=torch.bfloat16)
+    images = 3 * torch.randn(24, *shape)
+
+    def total(weights_V: Tensor) -> Tensor:
+        clear(model)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses_V = losses_of(clipper, images)
+        stats = clipper.backward(losses_V.float(), weights_V)
+        assert (stats.norms_B[weights_V > 0] > 0.01).all()
+        return torch.cat([p.summed_grad.double().flatten() for p in model.parameters()])
+
+    everybody = torch.ones(24)
+    for unit in torch.eye(24):
+        assert 0.99 * 0.01 < total(unit).norm() <= clipper.sensitivity
+        moved = (total(everybody) - total(everybody - unit)).norm()
+        assert 0.99 * 0.01 < moved <= clipper.sensitivity
 
 
 def test_bf16_says_its_slack_and_stays_near_float32() -> None:
@@ -321,13 +358,41 @@ def test_a_backward_after_a_step_without_zero_grad_is_refused() -> None:
         clipper.backward(losses_of(clipper, images), torch.ones(2))
 
 
-def test_changing_what_is_trainable_afterwards_is_refused() -> None:
+def _freeze(model: nn.Module) -> None:
+    model.stem.requires_grad_(False)
+
+
+def _replace(model: nn.Module) -> None:
+    model.load_state_dict({n: v.clone() for n, v in model.state_dict().items()}, assign=True)
+
+
+def _convert(model: nn.Module) -> None:
+    model.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("change", [_freeze, _replace, _convert])
+def test_other_parameters_than_the_clippers_are_refused(
+    change: Callable[[nn.Module], None],
+) -> None:
     model = small_convnext()
     clipper = clip(model)
-    model.stem.requires_grad_(False)
-    losses_V = losses_of(clipper, torch.randn(2, 1, 64, 64))
-    with pytest.raises(RuntimeError, match="frozen or unfrozen"):
+    change(model)
+    losses_V = losses_of(clipper, torch.randn(2, 1, 64, 64, dtype=model.stem[0].weight.dtype))
+    with pytest.raises(RuntimeError, match="frozen, unfrozen, replaced or converted"):
         clipper.backward(losses_V, torch.ones(2))
+
+
+def test_float16_is_refused_where_it_is_met() -> None:
+    clipper = clip(small_convnext())
+    images = torch.randn(2, 1, 64, 64)
+    with (
+        torch.autocast("cpu", dtype=torch.float16),
+        pytest.raises(UserError, match=r"float16.*performance\.precision=bf16-mixed"),
+    ):
+        clipper.module(images)
+    clipper.module.half()
+    with pytest.raises(UserError, match=r"float16.*performance\.precision=bf16-mixed"):
+        clipper.module(images.half())
 
 
 class Leaky(nn.Module):
@@ -381,6 +446,8 @@ def test_bad_models_are_named() -> None:
     mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
     with pytest.raises(UserError, match=r"1\.weight is on meta"):
         clip(mixed)
+    with pytest.raises(UserError, match="float16"):
+        clip(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).half()))
     parametrised = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
     with pytest.raises(UserError, match="parametrised"):
         clip(nn.Sequential(parametrised))

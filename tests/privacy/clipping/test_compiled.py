@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -179,6 +179,44 @@ def test_compiles_once_for_all_batches_and_again_for_evaluation_mode() -> None:
     model.eval()
     clipper.backward(losses_of(clipper, torch.randn(3, 1, 16, 16)), torch.ones(3))
     assert counters["stats"]["unique_graphs"] == 2
+
+
+def _drop_more(model: nn.Module) -> None:
+    model.block.drop_path.drop_prob = 0.9
+
+
+def _other_activation(model: nn.Module) -> None:
+    model.block.mlp.act = nn.ReLU()
+
+
+def _hook(model: nn.Module) -> None:
+    model.head.register_forward_hook(lambda module, inputs, output: output.sin())
+
+
+@pytest.mark.parametrize("change", [_drop_more, _other_activation, _hook])
+def test_no_graph_outlives_a_change_of_the_model(change: Callable[[nn.Module], None]) -> None:
+    model = Block(drop_path=0.5)
+    images = torch.randn(4, 1, 16, 16)
+    sums = []
+    for backend in (TRACE_ONLY, None):
+        ours = copy.deepcopy(model).double()
+        clipper = clip(ours, compile_backend=backend)
+        losses_of(clipper, images.double())
+        change(ours)
+        torch.manual_seed(1)
+        clipper.backward(losses_of(clipper, images.double()), torch.ones(4))
+        sums.append(torch.cat([p.summed_grad.flatten() for p in ours.parameters()]))
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-9, atol=1e-12)
+
+
+def test_freezing_after_the_graph_was_made_is_refused_as_without_it() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    clipper = clip(model, compile_backend=TRACE_ONLY)
+    images = torch.randn(2, 3)
+    clipper.backward(losses_of(clipper, images), torch.ones(2))
+    model[0].requires_grad_(False)
+    with pytest.raises(RuntimeError, match="frozen, unfrozen"):
+        clipper.backward(losses_of(clipper, images), torch.ones(2))
 
 
 def test_the_model_is_given_back_as_it_was() -> None:
