@@ -95,8 +95,8 @@ def build_model(
     return model
 
 
-def embed(model: ConvNeXt, images: Tensor) -> Tensor:
-    """Pooled features (N, D) of images (N, 1, H, W): what the last linear layer sees.
+def embed(model: Any, images: Tensor) -> Tensor:
+    """Pooled features (N, D) of images (N, 1, H, W), or volumes: what the last linear layer sees.
 
     Evaluation mode and `no_grad` are the caller's choice.
     """

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from dpmed import models
@@ -39,7 +38,7 @@ class TrainingInputs:
 
     Args:
         gradient_sum: a clipper, or its plain twin, over the trained parameters.
-        inputs_N: uint8 images (N, H, W), or features (N, D).
+        inputs_N: uint8 images (N, H, W) or volumes (N, D, H, W), or features (N, D).
         rows: the input of each row of the training table.
     """
 
@@ -78,12 +77,10 @@ def make_training_inputs(
 
 def _only_head_is_trained(config: RunConfig, model: nn.Module) -> bool:
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return isinstance(model, ConvNeXt) and trained == _HEAD and not config.model.drop_path_rate
+    return trained == _HEAD and not config.model.drop_path_rate
 
 
-def _features(
-    config: RunConfig, model: ConvNeXt, study: Study, rows: NDArray[np.int64]
-) -> NDArray[Any]:
+def _features(config: RunConfig, model: Any, study: Study, rows: NDArray[np.int64]) -> NDArray[Any]:
     """What the last linear layer sees of each training image, shape (N, D)."""
     dtype = next(model.parameters()).dtype
 
