@@ -255,7 +255,7 @@ def _explain_one(item: Any, mapping: Mapping[str, Any]) -> str:
     message = item["msg"].replace("Input should be", "allowed is")
     hint = ""
     if item["type"] == "literal_error":
-        hint = did_you_mean(str(item["input"]), item["ctx"]["expected"].replace("'", "").split())
+        hint = did_you_mean(str(item["input"]), item["ctx"]["expected"].split("'")[1::2])
     elif item["type"] == "union_tag_invalid":
         name, tag = f"{group}.{_CHOSEN_BY[group]}", item["ctx"]["tag"]
         return f"{name}={tag!r}: allowed is {item['ctx']['expected_tags']}."

@@ -107,6 +107,7 @@ def test_good_words_pass(word: str) -> None:
     ("words", "expected"),
     [
         (["privacy.unit=paitent"], "privacy.unit='paitent'.*Did you mean 'patient'"),
+        (["performance.precision=bf16-mixd"], r"Did you mean 'bf16-mixed'\?"),
         (["privacy.delta=2"], "privacy.delta=2"),
         (["training.num_steps=0"], "training.num_steps=0"),
         (["privacy.noise_scale=0.5"], "privacy.noise_scale"),

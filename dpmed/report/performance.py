@@ -49,6 +49,7 @@ def discrimination(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         )
         for name in names
     ]
+    rows += _of_averaged_weights(run, split)
     table = ForestTable(
         caption="AUROC by label",
         first="Label",
@@ -66,6 +67,21 @@ def discrimination(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:
         "others": _other_metrics(results, names),
         "thresholds": _thresholds(run, results),
     }
+
+
+def _of_averaged_weights(run: RunFiles, split: str) -> list[ForestRow]:
+    """Beside the summaries, those of the weights averaged over steps, where there are any."""
+    auroc = mapping(run.metrics, "splits", f"{split}_ema", "auroc")
+    return [
+        ForestRow(
+            name=label_name(name),
+            main=estimate(auroc[name]),
+            kind="summary",
+            note="of the weights averaged over steps (training.ema_decay)",
+        )
+        for name in SUMMARIES
+        if name in auroc
+    ]
 
 
 def roc_curves(run: RunFiles, figures: list[Figure]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import platform
 import torch
 
 from dpmed.config import RunConfig
+from dpmed.privacy.clipping.clipper import Clipper
 from dpmed.privacy.plan import PrivacyPlan
 from dpmed.run_record import RunRecord
 from dpmed.stages.learner import Learner, device_of
@@ -56,14 +57,20 @@ def _lines(config: RunConfig, learner: Learner) -> list[tuple[str, str]]:
         ("device", f"{_device_name(device_of(config))}, {config.performance.precision}"),
     ]
     if learner.clipper is not None:
-        generic = ", ".join(learner.clipper.generic_modules) or "none"
-        lines.append(
-            (
-                "clipping",
-                f"{config.performance.clipping_engine}; modules on the generic rule: {generic}",
-            )
-        )
+        lines.append(("clipping", _clipping(config, learner.clipper)))
     return lines
+
+
+def _clipping(config: RunConfig, clipper: Clipper) -> str:
+    performance = config.performance
+    if performance.clipping_engine != "onepass":
+        return (
+            f"{performance.clipping_engine}: a slower reference, Opacus with the per-sample "
+            "gradient of its Conv2d corrected"
+        )
+    compiled = ", compiled" if performance.compile else ""
+    generic = ", ".join(clipper.generic_modules) or "none"
+    return f"onepass{compiled}; modules on the generic rule: {generic}"
 
 
 def _device_name(device: torch.device) -> str:

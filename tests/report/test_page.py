@@ -342,6 +342,16 @@ def test_null_metric_keeps_its_row_counts_and_reason(run_dir: Path) -> None:
     assert "Not estimable: pneumonia" in page.text
 
 
+def test_averaged_weights_stand_beside_the_last_ones(run_dir: Path) -> None:
+    assert "averaged over steps" not in build(run_dir)[1].text
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    entry = {**metrics["splits"]["test"]["auroc"]["macro"], "value": 0.8125}
+    metrics["splits"]["test_ema"] = {"auroc": {"macro": entry}}
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    _, page = build(run_dir)
+    assert re.search(r"weights averaged over steps.{0,80}0\.812", page.text, flags=re.S)
+
+
 def test_injected_key_and_missing_dp_are_stamped(
     small_run: Path, edit_json: Callable[..., None]
 ) -> None:
