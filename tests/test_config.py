@@ -32,6 +32,7 @@ NEEDED = {
     "model=convnext3d": VOLUMES,
     "experiment=ct_eps8": ["data.path=x.npz"],
     "experiment=ct_nonprivate": ["data.path=x.npz"],
+    "experiment=ct_nonprivate_2p5d": ["data.path=x.npz"],
     "init=file": ["init.path=x.safetensors"],
     "init=domain": ["init.path=outputs/cxr_pretrain/x"],
 }
