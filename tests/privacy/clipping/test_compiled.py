@@ -166,6 +166,24 @@ def test_bf16_stays_near_the_eager_form() -> None:
     assert (sums[1] - sums[0]).norm() <= 1e-2 * sums[0].norm()
 
 
+def test_autocast_may_come_and_go() -> None:
+    model, images = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)), torch.randn(4, 8)
+    sums = []
+    for backend in (None, TRACE_ONLY):
+        ours = copy.deepcopy(model)
+        clipper = clip(ours, dtype=torch.bfloat16, compile_backend=backend)
+        for is_on in (False, True, False):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_on):
+                losses_V = losses_of(clipper, images)
+            clipper.backward(losses_V.float(), torch.ones(4))
+            sums.append(torch.cat([p.summed_grad.flatten() for p in ours.parameters()]))
+            for parameter in ours.parameters():
+                parameter.summed_grad = None
+    for eager, compiled, tolerance in zip(sums[:3], sums[3:], (1e-6, 1e-2, 1e-6), strict=True):
+        assert (compiled - eager).norm() <= tolerance * eager.norm()
+    assert (sums[4] - sums[3]).norm() > 1e-3 * sums[3].norm()
+
+
 # -- one graph for each kind of batch ------------------------------------------------------------
 
 

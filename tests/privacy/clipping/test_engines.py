@@ -20,7 +20,7 @@ from dpmed.privacy.randomness import SecretStream
 NUM_UNITS, EXPECTED_BATCH, SIGMA, CLIP = 40, 4, 0.8, 0.5
 
 # Opacus divides by n + 1e-6 instead of n, which is less than rounding where gradients are large.
-LOSS_SCALE = 1e5
+LARGE = 1e5
 
 
 def small_convnext() -> nn.Module:
@@ -51,8 +51,7 @@ def draws(num_steps: int) -> list[Tensor]:
 
 
 def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    raw = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return LOSS_SCALE * raw.mean(1)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
 
 
 @functools.cache
@@ -108,7 +107,7 @@ def test_a_whole_run_with_opacus_functorch_ends_in_the_same_weights_and_epsilon(
     num_steps = 6
     chosen = [units for units in draws(20) if len(units)][:num_steps]
     for units in chosen:
-        losses(module(images[units]), targets[units]).sum().backward()
+        (LARGE * losses(module(images[units]), targets[units])).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
     ours = _train_on(chosen, accountants[1], rate)
@@ -133,7 +132,7 @@ def _train_on(chosen: list[Tensor], accountant: PRVAccountant, rate: float) -> n
     optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=rate))
     for units in chosen:
         logits = clipper.module(images[units])
-        clipper.backward(losses(logits, targets[units]), torch.ones(len(units)))
+        clipper.backward(LARGE * losses(logits, targets[units]), torch.ones(len(units)))
         optimizer.step()
         optimizer.zero_grad()
     return model
