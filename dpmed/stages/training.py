@@ -12,9 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 from torch.optim import Optimizer
 
 from dpmed.config import RunConfig
@@ -26,10 +24,10 @@ from dpmed.privacy.optimizer import SecretNoiseOptimizer
 from dpmed.privacy.plan import PrivacyPlan
 from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.sampling import PoissonSampler, unit_rows
-from dpmed.privacy.startup import prove_clipping, synthetic_batch
 from dpmed.run_record import RunRecord, code_version
 from dpmed.stages.augmenting import make_augmentation
-from dpmed.stages.learner import NUM_PROOF_UNITS, Learner, autocast, device_of, input_shape
+from dpmed.stages.learner import Learner, device_of, input_shape
+from dpmed.stages.proof import pos_weight, prove_run
 from dpmed.stages.secrets import CHECKPOINT, Secrets, open_secrets
 from dpmed.stages.shared_patients import hashes_of
 from dpmed.stages.study import Study
@@ -40,7 +38,6 @@ from dpmed.training.batches import LogicalStepLoader
 from dpmed.training.checkpoints import StepCheckpoint
 from dpmed.training.classifier import Classifier
 from dpmed.training.fit import fit
-from dpmed.training.loss import per_view_loss
 from dpmed.training.schedule import learning_rate_factor, make_optimizer
 
 logger = logging.getLogger(__name__)
@@ -66,20 +63,21 @@ def train_run(
     if record.content.get("trained"):
         merge_lora(learner.model)
         return True
+    augmentation = make_augmentation(config, study, record)
     if learner.clipper is not None:
-        record.update(clipping_proof=_prove(config, learner.clipper, input_shape(config)))
+        proof = prove_run(config, learner.clipper, input_shape(config), augmentation)
+        record.update(clipping_proof=proof.sentence())
     secrets = open_secrets(
         config, plan, data_hash=study.data_hash(), run_dir=run_dir, record=record
     )
     optimizer, accountant = _optimizer(config, learner, plan, secrets.stream)
     decay = config.training.ema_decay
     average = WeightAverage(learner.model, decay=decay) if decay else None
-    augmentation = make_augmentation(config, study, record)
     inputs = make_training_inputs(
         config, learner, study, augmentation, expected_batch_size=plan.expected_batch_size
     )
     if isinstance(inputs.gradient_sum, Clipper) and inputs.gradient_sum is not learner.clipper:
-        _prove(config, inputs.gradient_sum, inputs.inputs_N.shape[1:])
+        prove_run(config, inputs.gradient_sum, inputs.inputs_N.shape[1:], augmentation)
     classifier = Classifier(
         model=learner.model,
         gradient_sum=inputs.gradient_sum,
@@ -91,7 +89,7 @@ def train_run(
         ),
         before_update=secrets.reserve,
         epsilon_after=plan.epsilon_after,
-        pos_weight_L=_pos_weight(config, device_of(config)),
+        pos_weight_L=pos_weight(config, device_of(config)),
         average=average,
         augmentation=augmentation,
         log_nonprivate_side_outputs=config.logger.log_nonprivate_side_outputs,
@@ -150,33 +148,6 @@ def _seen(config: RunConfig, study: Study) -> SeenDataSet:
         patient_hashes=tuple(sorted(hashes_of(study.table.iloc[study.rows_of("train")], data))),
         licence=data.public_licence,
     )
-
-
-def _prove(config: RunConfig, clipper: Clipper, image_shape: tuple[int, ...]) -> str:
-    """The start-up proof on what will train, the run's loss and precision, with made-up inputs."""
-    parameter, performance = next(clipper.module.parameters()), config.performance
-    num_units = NUM_PROOF_UNITS
-    if performance.compile:
-        # Another size would be other compiled code than that which trains.
-        num_units = max(num_units, performance.physical_batch_size)
-    inputs_V, targets_V = synthetic_batch(
-        num_units=num_units,
-        views_per_unit=clipper.views_per_unit,
-        image_shape=image_shape,
-        num_labels=len(config.data.labels),
-        dtype=parameter.dtype,
-        device=parameter.device,
-    )
-    pos_weight_L = _pos_weight(config, parameter.device)
-
-    def losses(images: Tensor, targets: Tensor) -> Tensor:
-        with autocast(config):
-            logits = clipper.module(images)
-        return per_view_loss(logits, targets, pos_weight_L=pos_weight_L)
-
-    proof = prove_clipping(clipper, losses=losses, inputs_V=inputs_V, targets_V=targets_V)
-    logger.info("proof      %s", proof.sentence())
-    return proof.sentence()
 
 
 def _optimizer(
@@ -245,8 +216,3 @@ def _loader(
         completed_steps=lambda: classifier.completed_steps,
         augmentation=augmentation,
     )
-
-
-def _pos_weight(config: RunConfig, device: torch.device) -> Tensor | None:
-    weights = config.training.pos_weight
-    return None if weights is None else torch.tensor(weights, device=device)

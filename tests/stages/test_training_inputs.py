@@ -18,7 +18,7 @@ from dpmed.models.convnext_2p5d import SliceConvNeXt
 from dpmed.pipeline import run
 from dpmed.privacy.clipping.clipper import Clipper
 from dpmed.privacy.startup import ClippingProof, prove_clipping
-from dpmed.stages import training, training_inputs
+from dpmed.stages import proof, training_inputs
 from tests.stages.conftest import SMALL, write_hospital
 
 WORDS = [
@@ -80,7 +80,7 @@ def _check_that_heads_are_equal(
         proven.append(clipper)
         return prove_clipping(clipper, **batch)
 
-    monkeypatch.setattr(training, "prove_clipping", prove)
+    monkeypatch.setattr(proof, "prove_clipping", prove)
     on_features = head("features")
     assert [type(clipper.module.get_submodule("_module")) for clipper in proven] == [
         kind,
