@@ -39,6 +39,8 @@ Rule = type[RecordingLayer]
 # Modules whose statistics mix the rows of a batch: no unit has a gradient of its own there.
 _MIXES_ROWS = nn.modules.batchnorm._BatchNorm
 
+_PARAMETERS_OF_RULES = {"weight", "bias", "gamma"}
+
 _RULE_OF_NAME: dict[str, Rule] = {
     "timm.layers.norm.LayerNorm": RecordingLayerNorm,
     "timm.layers.norm.LayerNorm2d": RecordingChannelNorm,
@@ -94,6 +96,9 @@ def _refuse_if_impossible(name: str, module: nn.Module) -> None:
 
 def rule_for(module: nn.Module) -> Rule:
     """The rule made for this module, or the generic one."""
+    if not set(module._parameters) <= _PARAMETERS_OF_RULES:
+        # Such as the two factors that a hook makes a weight of.
+        return RecordingModule
     rule = _RULE_OF_NAME.get(_full_name(type(module)))
     if rule is not None and _suits(rule, module):
         return rule
@@ -108,8 +113,9 @@ def _rule_by_forward(module: Any) -> Rule | None:
         return RecordingLayerNorm if module.elementwise_affine else None
     if forward is nn.GroupNorm.forward:
         return RecordingGroupNorm
-    if forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward):
-        return _convolution_rule(module)
+    for conv in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+        if forward is conv.forward and type(module)._conv_forward is conv._conv_forward:
+            return _convolution_rule(module)
     return None
 
 

@@ -12,6 +12,8 @@ from timm.layers import LayerScale, LayerScale2d
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from dpmed.privacy.clipping.clipper import make_clipper
+
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 5e-6}
 
 
@@ -100,6 +102,13 @@ class SelfAttention(nn.Module):
         return self.attention(x, x, x, need_weights=False)[0]
 
 
+class HalvedKernel(nn.Conv2d):
+    """A convolution's own forward around another product."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight / 2, bias)
+
+
 def resnet_2d() -> nn.Module:
     return nn.Sequential(ResidualBlock(1, 8), ResidualBlock(8, 12), nn.Flatten())
 
@@ -121,6 +130,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "same_padding": (lambda: nn.Conv2d(3, 4, 3, padding="same"), (3, 7, 6)),
     "uneven_same_padding": (lambda: nn.Conv2d(3, 4, 2, padding="same"), (3, 7, 6)),
     "reflected": (lambda: nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (3, 7, 6)),
+    "halved_kernel": (lambda: HalvedKernel(3, 4, 3), (3, 4, 5)),
     "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3, stride=2), (3, 4, 5)),
     "depthwise": (lambda: nn.Conv2d(6, 6, 7, padding=3, groups=6), (6, 5, 12)),
     "depthwise_one_pixel": (lambda: nn.Conv2d(6, 6, 7, padding=3, groups=6), (6, 1, 1)),
@@ -156,6 +166,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 GENERIC = {
     "uneven_same_padding",
     "reflected",
+    "halved_kernel",
     "transposed",
     "multihead_attention",
     "own_parameters",
@@ -211,3 +222,18 @@ def test_frozen_parameters_get_nothing(exactness: Any, case: str) -> None:
     images = torch.randn(4, *shape, dtype=torch.float64)
     exactness.compare(model, images).assert_below(1e-12)
     assert all(not hasattr(p, "summed_grad") for p in parameters[::2])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_weight_that_a_hook_makes_of_two_factors_gets_the_generic_rule() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.utils.weight_norm(nn.Linear(3, 3))).double()
+    clipper = make_clipper(
+        model, engine="onepass", rule="flat", max_grad_norm=1e9, views_per_unit=1
+    )
+    inputs = torch.randn(4, 3, dtype=torch.float64)
+    clipper.backward(clipper.module(inputs).square().mean(1), torch.ones(4))
+    with clipper.module.plain():
+        clipper.module(inputs).square().mean(1).sum().backward()
+    assert clipper.generic_modules == ["1"]
+    for parameter in model.parameters():
+        torch.testing.assert_close(parameter.summed_grad, parameter.grad)
