@@ -301,8 +301,8 @@ def _check_across_groups(config: RunConfig) -> None:
     if training.pretraining and data.public_licence is None:
         raise UserError(
             f"training.pretraining=true: private runs start from these weights, and {data.id} is "
-            "not declared public, so they would tell of patients whom no guarantee covers. Where it "
-            "is public, name its licence: data.public_licence='CC BY 4.0'."
+            "not declared public, so they would tell of patients whom no guarantee covers. Where "
+            "it is public, name its licence: data.public_licence='CC BY 4.0'."
         )
     if privacy.unit == "patient" and data.unit == "image":
         raise UserError(

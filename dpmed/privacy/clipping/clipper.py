@@ -148,7 +148,7 @@ class Clipper:
         if self.max_units is not None and num_units > self.max_units:
             raise UserError(
                 f"A batch of {num_units} units came; performance.physical_batch_size allows at "
-                f"most {self.max_units}."
+                f"most {self.max_units}. Split the batch, or raise the setting."
             )
         if any(hasattr(p.summed_grad, "_processed") for p in self._parameters):
             raise RuntimeError(

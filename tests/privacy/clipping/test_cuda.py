@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import timm
@@ -16,9 +17,15 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 @pytest.fixture(autouse=True)
-def _full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def _full_float32() -> Iterator[None]:
+    # By hand: monkeypatch cannot undo an attribute that `__getattr__` makes.
+    places = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [place.allow_tf32 for place in places]
+    for place in places:
+        place.allow_tf32 = False
+    yield
+    for place, value in zip(places, before, strict=True):
+        place.allow_tf32 = value
 
 
 def convnext(name: str = "convnext_atto") -> nn.Module:
@@ -96,3 +103,54 @@ def test_the_start_up_proof_passes(precision: str) -> None:
         return (logits.float() - targets).square().mean(1)
 
     prove_clipping(clipper, losses=losses, inputs_V=inputs_V, targets_V=targets_V)
+
+
+def test_in_bf16_one_more_unit_moves_the_sum_by_no_more_than_the_sensitivity() -> None:
+    # Few parameters, so that roundings do not average out; many units, whose sum rounds coarsely.
+    torch.manual_seed(0)
+    model = nn.Linear(4, 2).cuda()
+    clipper = make_clipper(
+        model,
+        engine="onepass",
+        rule="flat",
+        max_grad_norm=0.01,
+        views_per_unit=1,
+        dtype=torch.bfloat16,
+    )
+    inputs, everybody = 3 * torch.randn(24, 4, device="cuda"), torch.ones(24, device="cuda")
+
+    def total(weights_V: torch.Tensor) -> torch.Tensor:
+        for parameter in model.parameters():
+            parameter.summed_grad = None
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            outputs = clipper.module(inputs)
+        clipper.backward(outputs.float().square().mean(1), weights_V)
+        return torch.cat([p.summed_grad.double().flatten() for p in model.parameters()])
+
+    for unit in torch.eye(24, device="cuda"):
+        moved = (total(everybody) - total(everybody - unit)).norm()
+        assert 0.99 * 0.01 < moved <= clipper.sensitivity
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bf16", 2e-2)])
+def test_the_compiled_form_stays_near_the_eager_one(precision: str, tolerance: float) -> None:
+    sums = []
+    for backend in (None, "inductor"):
+        model = convnext()
+        clipper = make_clipper(
+            model,
+            engine="onepass",
+            rule="flat",
+            max_grad_norm=0.1,
+            views_per_unit=2,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            compile_backend=backend,
+        )
+        torch.manual_seed(1)
+        images = torch.randn(4, 1, 64, 64, device="cuda")
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            outputs = clipper.module(images)
+        losses_V = outputs.float().square().mean(1)
+        clipper.backward(losses_V, torch.full((4,), 0.5, device="cuda"))
+        sums.append(torch.cat([p.summed_grad.flatten() for p in model.parameters()]))
+    assert (sums[1] - sums[0]).norm() <= tolerance * sums[0].norm()
