@@ -111,8 +111,9 @@ def markdown(sweep: Sweep, means: pd.DataFrame) -> str:
 
 
 def seeds_note(sweep: Sweep) -> str:
-    """What varies between the seeds."""
-    if sweep.runs["split_hash"].nunique() > 1:
+    """What varies between the seeds of one condition; settings may change the split as well."""
+    conditions = sweep.runs.groupby(["epsilon", *sweep.varying], dropna=False)
+    if conditions["split_hash"].nunique().max() > 1:
         return "Intervals over seeds say how much training and the drawn cohort vary."
     return "Intervals over seeds say how much training varies on the same test patients."
 

@@ -18,6 +18,7 @@ from dpmed.report.collect import collect
 from dpmed.report.sweep_cost import cost_table
 from dpmed.report.sweep_means import condition_means, student_interval
 from dpmed.report.sweep_runs import find_runs, read_sweep
+from dpmed.report.sweep_tables import seeds_note
 from tests.report.test_page import Page
 
 AUROC = {None: (0.93, 0.94, 0.92), 8.0: (0.88, 0.87, 0.86), 1.0: (0.71, 0.70, 0.75)}
@@ -108,6 +109,18 @@ def test_one_seed_keeps_the_interval_over_patients(sweep_dir: Path) -> None:
     assert row["interval_over"] == "patients"
     assert row["auroc.macro.low"] == pytest.approx(0.85)
     assert row["auroc.macro.high"] == pytest.approx(0.91)
+
+
+@pytest.mark.parametrize(
+    ("varies", "expected"), [("init", "same test patients"), ("seed", "drawn cohort")]
+)
+def test_the_cohort_varies_where_seeds_differ_in_their_patients(
+    sweep_dir: Path, edit_json: Callable[..., None], varies: str, expected: str
+) -> None:
+    for folder in find_runs(sweep_dir).values():
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        edit_json(folder / "run.json", split_hash=str(config[varies]))
+    assert expected in seeds_note(read_sweep(find_runs(sweep_dir)))
 
 
 def test_group_that_one_seed_cannot_estimate_has_no_interval(sweep_dir: Path) -> None:
