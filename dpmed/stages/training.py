@@ -77,7 +77,7 @@ def train_run(
         config, learner, study, augmentation, expected_batch_size=plan.expected_batch_size
     )
     if isinstance(inputs.gradient_sum, Clipper) and inputs.gradient_sum is not learner.clipper:
-        prove_run(config, inputs.gradient_sum, inputs.inputs_N.shape[1:], augmentation)
+        prove_run(config, inputs.gradient_sum, (1, *inputs.inputs_N.shape[1:]), augmentation)
     classifier = Classifier(
         model=learner.model,
         gradient_sum=inputs.gradient_sum,

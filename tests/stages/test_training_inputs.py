@@ -74,18 +74,16 @@ def _check_that_heads_are_equal(
         run(compose([*words, *folders]), run_dir=tmp_path / name)
         return load_file(tmp_path / name / "model" / "model.safetensors")["head.fc.weight"]
 
-    proven: list[Clipper] = []
+    proven: list[tuple[type[nn.Module], int]] = []
 
-    def prove(clipper: Clipper, **batch: Any) -> ClippingProof:
-        proven.append(clipper)
-        return prove_clipping(clipper, **batch)
+    def prove(clipper: Clipper, *, inputs_V: torch.Tensor, **rest: Any) -> ClippingProof:
+        proven.append((type(clipper.module.get_submodule("_module")), inputs_V.dim()))
+        return prove_clipping(clipper, inputs_V=inputs_V, **rest)
 
     monkeypatch.setattr(proof, "prove_clipping", prove)
     on_features = head("features")
-    assert [type(clipper.module.get_submodule("_module")) for clipper in proven] == [
-        kind,
-        nn.Sequential,
-    ]
+    # Both as they will train: features come as (V, 1, D), like images.
+    assert proven == [(kind, 4 if kind is ConvNeXt else 5), (nn.Sequential, 3)]
     monkeypatch.setattr(training_inputs, "_only_head_is_trained", lambda *_: False)
     on_images = head("images")
     assert torch.allclose(on_features, on_images, atol=1e-5)
