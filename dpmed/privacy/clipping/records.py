@@ -25,6 +25,10 @@ FLOPS_PER_BYTE = {"cpu": 15.0, "cuda": 80.0}
 # millions of entries would lose 4e-5 of the norm.
 NORM_CHUNK = 1024
 
+# By how many units in the last place the absolute sum of a Gram norm's terms may be off, as the
+# terms, their sum, and the product that forms the clipped sum are rounded.
+ROUNDINGS = 2.0
+
 # Parameters of at most so many entries share one record: fewer, longer operations.
 SMALL_NUMEL = 8192
 
@@ -168,16 +172,23 @@ def squared_norms(flat_BN: Tensor) -> Tensor:
 
 
 def gram_squared_norms(inputs_BTD: Tensor, grads_BTP: Tensor, *, with_bias: bool) -> Tensor:
-    """Squared norms [B] of gᵀa, in float64; with the bias's |Σ_t g|² where asked.
+    """Squared norms [B] of gᵀa, in float64, rounded upwards; with the bias's |Σ_t g|² where asked.
 
     The bias acts as one more input that is 1 everywhere, hence a aᵀ + 1.
+
+    Guarantee: large terms that cancel (inputs with a common mean, gradients that add up to nothing)
+    leave their rounding behind, which `ROUNDINGS` units in the last place of the terms' absolute
+    sum cover. So a unit whose norm is known badly is clipped harder, never less.
     """
     inputs_BTT = wide_product(inputs_BTD, inputs_BTD.transpose(1, 2))
     grads_BTT = wide_product(grads_BTP, grads_BTP.transpose(1, 2))
     if with_bias:
         inputs_BTT += 1.0
+    terms_BTT = inputs_BTT.mul_(grads_BTT)
     # Rounding can leave a gradient of zero slightly below zero; NaN passes through the clamp.
-    return inputs_BTT.mul_(grads_BTT).sum((1, 2)).double().clamp(min=0.0)
+    squares_B = terms_BTT.sum((1, 2)).double().clamp(min=0.0)
+    margin_B = terms_BTT.abs_().sum((1, 2)).double()
+    return squares_B + ROUNDINGS * torch.finfo(terms_BTT.dtype).eps * margin_B
 
 
 def combine(factors_B: Tensor, rows_BN: Tensor) -> Tensor:

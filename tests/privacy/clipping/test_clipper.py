@@ -155,6 +155,35 @@ def test_in_bf16_one_more_unit_moves_the_sum_by_no_more_than_the_sensitivity(
         assert 0.99 * 0.01 < moved <= clipper.sensitivity
 
 
+class Differences(nn.Module):
+    """Its output gradients add up to nothing over the positions, so that a Gram norm's terms cancel
+    where the inputs have a large common mean.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        mapped = self.linear(rows)
+        return (mapped - mapped.mean(1, keepdim=True)).square().mean(1)
+
+
+@pytest.mark.parametrize("mean", [10.0, 100.0])
+@pytest.mark.parametrize("num_positions", [4, 49])
+def test_the_bound_holds_where_large_terms_cancel(num_positions: int, mean: float) -> None:
+    rows = torch.randn(8, num_positions, 64) + mean
+    model, bound = Differences(), 1e-3
+    clipper = clip(model, max_grad_norm=bound)
+    for unit in range(len(rows)):
+        weights = torch.zeros(len(rows))
+        weights[unit] = 1.0
+        clipper.backward(losses_of(clipper, rows), weights)
+        total = torch.cat([each.double().flatten() for each in summed_grads(model).values()])
+        assert 0.9 * bound < float(total.norm()) <= bound
+        clear(model)
+
+
 def test_bf16_says_its_slack_and_stays_near_float32() -> None:
     torch.manual_seed(0)
     model = small_convnext()
