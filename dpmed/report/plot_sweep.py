@@ -14,7 +14,7 @@ import pandas as pd
 from dpmed.report.figures import Figure
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, linear, logarithmic, nice_ticks
 
-_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 36.0, 26.0
+_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 42.0, 26.0
 _COLUMN = 56.0  # pixels for runs without DP
 
 

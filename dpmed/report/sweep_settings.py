@@ -15,7 +15,7 @@ from dpmed.report.sweep_means import MACRO
 from dpmed.report.sweep_runs import Sweep
 
 MODEL = "model.name"
-_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 36.0, 26.0
+_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 42.0, 26.0
 
 
 def setting_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
