@@ -19,8 +19,8 @@ def test_the_average_follows_its_formula_and_leaves_the_weights_alone() -> None:
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     with average.in_place():
-        assert float(model.weight) == torch.tensor(expected).float()
-    assert float(model.weight) == 19.0
+        assert float(model.weight.detach()) == torch.tensor(expected).float()
+    assert float(model.weight.detach()) == 19.0
 
 
 def test_a_saved_average_goes_on_as_if_nothing_happened() -> None:
