@@ -14,7 +14,8 @@ import pandas as pd
 from dpmed.report.figures import Figure
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, linear, logarithmic, nice_ticks
 
-_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 42.0, 26.0
+#: Of every plot of a sweep against a setting.
+WIDTH, HEIGHT, LEFT, TOP = 400.0, 270.0, 42.0, 26.0
 _COLUMN = 56.0  # pixels for runs without DP
 
 
@@ -60,7 +61,7 @@ def epsilon_figure(
     """
     legend = 14 * len(series) + 8
     drawing = Drawing(
-        width=_WIDTH, height=_HEIGHT + legend, label=f"{title} against epsilon, {len(series)} lines"
+        width=WIDTH, height=HEIGHT + legend, label=f"{title} against epsilon, {len(series)} lines"
     )
     extent = _extent(series, limits)
     has_column = sum(line.reference is not None for line in series) > 1
@@ -76,10 +77,15 @@ def epsilon_figure(
         elif line.reference is not None:
             _draw_band(frame, line.reference, css)
         _draw_line(frame, line, css, shift)
-        row = _HEIGHT + 14 * index + 10
-        drawing.line((_LEFT, row - 4), (_LEFT + 20, row - 4), f"curve {css}")
-        drawing.text((_LEFT + 26, row), line.name, "note")
+        legend_entry(drawing, index, line.name, css)
     return Figure(name=name, drawing=drawing, data=_table(series))
+
+
+def legend_entry(drawing: Drawing, index: int, name: str, css: str) -> None:
+    """A piece of the line and its name, below the axes."""
+    row = HEIGHT + 14 * index + 10
+    drawing.line((LEFT, row - 4), (LEFT + 20, row - 4), f"curve {css}")
+    drawing.text((LEFT + 26, row), name, "note")
 
 
 def _frame(
@@ -87,15 +93,15 @@ def _frame(
 ) -> Frame:
     """The axes; `end` pixels on the right are left to runs without DP."""
     epsilons = [float(value) for line in series for value in line.points["epsilon"]]
-    bottom, right = _HEIGHT - 40, _WIDTH - 12
+    bottom, right = HEIGHT - 40, WIDTH - 12
     return Frame(
         drawing=drawing,
-        left=_LEFT,
+        left=LEFT,
         right=right,
-        top=_TOP,
+        top=TOP,
         bottom=bottom,
-        x=logarithmic((min(epsilons) / 1.3, max(epsilons) * 1.3), (_LEFT, right - end)),
-        y=linear(extent, (bottom, _TOP)),
+        x=logarithmic((min(epsilons) / 1.3, max(epsilons) * 1.3), (LEFT, right - end)),
+        y=linear(extent, (bottom, TOP)),
     )
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from dpmed.report.figures import Figure
 from dpmed.report.numbers import epsilon_words, setting_name, slug
+from dpmed.report.plot_sweep import HEIGHT, LEFT, TOP, WIDTH, legend_entry
 from dpmed.report.svg import NUM_SERIES, Drawing, Frame, Scale, linear, logarithmic, nice_ticks
 from dpmed.report.sweep_means import MACRO
 from dpmed.report.sweep_runs import Sweep
 
 MODEL = "model.name"
-_WIDTH, _HEIGHT, _LEFT, _TOP = 400.0, 270.0, 42.0, 26.0
 
 
 def setting_figures(sweep: Sweep, means: pd.DataFrame) -> list[Figure]:
@@ -73,19 +73,19 @@ def _lines(
 def _figure(lines: dict[str, pd.DataFrame], setting: str, *, is_log: bool) -> Figure:
     everything = pd.concat(lines.values())
     drawing = Drawing(
-        width=_WIDTH,
-        height=_HEIGHT + 14 * len(lines) + 8,
+        width=WIDTH,
+        height=HEIGHT + 14 * len(lines) + 8,
         label=f"AUROC against {setting}, {len(lines)} lines",
     )
     low, high = _extent(everything)
     frame = Frame(
         drawing=drawing,
-        left=_LEFT,
-        right=_WIDTH - 12,
-        top=_TOP,
-        bottom=_HEIGHT - 40,
+        left=LEFT,
+        right=WIDTH - 12,
+        top=TOP,
+        bottom=HEIGHT - 40,
         x=_scale(everything["place"], is_log=is_log),
-        y=linear((low, high), (_HEIGHT - 40, _TOP)),
+        y=linear((low, high), (HEIGHT - 40, TOP)),
     )
     what = "Parameters of the model" if setting == MODEL else setting_name(_leaf(setting))
     frame.x_axis(_ticks(everything["place"]), f"{what}{' (log scale)' if is_log else ''}")
@@ -93,12 +93,14 @@ def _figure(lines: dict[str, pd.DataFrame], setting: str, *, is_log: bool) -> Fi
         [(tick, f"{tick:g}") for tick in nice_ticks(low, high, 5)], "AUROC, mean over labels"
     )
     for index, (name, points) in enumerate(lines.items()):
-        _draw(frame, name, points, f"s{index % NUM_SERIES + 1}", _HEIGHT + 14 * index + 10)
+        css = f"s{index % NUM_SERIES + 1}"
+        _draw(frame, name, points, css)
+        legend_entry(drawing, index, name, css)
     data = pd.concat([points.assign(series=name) for name, points in lines.items()])
     return Figure(name=f"auroc_{slug(setting)}", drawing=drawing, data=data)
 
 
-def _draw(frame: Frame, name: str, points: pd.DataFrame, css: str, legend_row: float) -> None:
+def _draw(frame: Frame, name: str, points: pd.DataFrame, css: str) -> None:
     rows = points[["place", "value", "low", "high"]].to_numpy(float)
     drawing = frame.drawing
     drawing.polyline(
@@ -113,13 +115,11 @@ def _draw(frame: Frame, name: str, points: pd.DataFrame, css: str, legend_row: f
             interval = f" ({low:.3f}–{high:.3f})"
         tip = f"{name}, {setting}: {value:.3f}{interval}"
         drawing.circle((frame.x(place), frame.y(value)), 4, f"dot {css}", tip=tip)
-    drawing.line((_LEFT, legend_row - 4), (_LEFT + 20, legend_row - 4), f"curve {css}")
-    drawing.text((_LEFT + 26, legend_row), name, "note")
 
 
 def _scale(places: pd.Series, *, is_log: bool) -> Scale:
     low, high = float(places.min()), float(places.max())
-    ends = (_LEFT, _WIDTH - 12)
+    ends = (LEFT, WIDTH - 12)
     if is_log:
         return logarithmic((low / 1.2, high * 1.2), ends)
     margin = 0.05 * (high - low)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dpmed.errors import UserError
+from dpmed.privacy.clipping.compiled import BACKEND_OPTIONS
 
 BACKEND = "inductor"
 
@@ -33,8 +34,7 @@ def refuse_without_compiler(device: torch.device) -> None:
 
 def compile_in_place(model: nn.Module) -> None:
     """Compiles the model's forward; its names, its weights and its copies stay as they are."""
-    # Random numbers as without compilation, so that one seed drops the same paths.
-    model.compile(backend=BACKEND, options={"fallback_random": True})
+    model.compile(backend=BACKEND, options=BACKEND_OPTIONS[BACKEND])
 
 
 def _one_more(tensor: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Random numbers are drawn as without compilation, so that dropout and drop_path with one seed drop
 # the same.
-_OPTIONS: dict[str, Any] = {"inductor": {"fallback_random": True}}
+BACKEND_OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"fallback_random": True}}
 
 _SETTING_TYPES = {bool, int, float, str}
 
@@ -109,7 +109,7 @@ class _Graph:
             backend=backend,
             fullgraph=True,
             dynamic=False,
-            options=_OPTIONS.get(backend),
+            options=BACKEND_OPTIONS.get(backend),
         )
 
     def __call__(self, images_V: Tensor) -> Tensor:

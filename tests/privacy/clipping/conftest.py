@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dpmed.privacy.clipping.clipper import Clipper, make_clipper
+from dpmed.privacy.optimizer import SecretNoiseOptimizer
+from dpmed.privacy.randomness import SecretStream
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,32 @@ def _own_seed_and_threads() -> Iterator[None]:
         torch.manual_seed(0)
         yield
     torch.set_num_threads(threads)
+
+
+def clip(model: nn.Module, **kwargs: Any) -> Clipper:
+    settings = {"engine": "onepass", "rule": "flat", "max_grad_norm": 1.0, "views_per_unit": 1}
+    return make_clipper(model, **{**settings, **kwargs})
+
+
+def losses_of(clipper: Clipper, images: Tensor) -> Tensor:
+    return clipper.module(images).square().mean(1)
+
+
+def private(
+    optimizer: torch.optim.Optimizer,
+    clipper: Clipper,
+    *,
+    noise_multiplier: float,
+    expected_batch_size: int,
+) -> SecretNoiseOptimizer:
+    """Noise of one key, so that two runs add the same."""
+    return SecretNoiseOptimizer(
+        optimizer,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=clipper.sensitivity,
+        expected_batch_size=expected_batch_size,
+        noise=SecretStream.from_key(bytes(32)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

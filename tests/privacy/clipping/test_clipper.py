@@ -14,21 +14,13 @@ from opacus.grad_sample.gsm_base import AbstractGradSampleModule
 from torch import Tensor, nn
 
 from dpmed.errors import UserError
-from dpmed.privacy.clipping.clipper import CLIPPING_ENGINES, Clipper, make_clipper
+from dpmed.privacy.clipping.clipper import CLIPPING_ENGINES, Clipper
+from tests.privacy.clipping.conftest import clip, losses_of, private
 
 
 def small_convnext(**kwargs: Any) -> nn.Module:
     options = {"depths": (1, 1, 1, 1), "ls_init_value": 0.5, **kwargs}
     return timm.create_model("convnext_atto", in_chans=1, num_classes=5, **options)
-
-
-def clip(model: nn.Module, **kwargs: Any) -> Clipper:
-    settings = {"engine": "onepass", "rule": "flat", "max_grad_norm": 1.0, "views_per_unit": 1}
-    return make_clipper(model, **{**settings, **kwargs})
-
-
-def losses_of(clipper: Clipper, images: Tensor) -> Tensor:
-    return clipper.module(images).square().mean(1)
 
 
 def summed_grads(model: nn.Module) -> dict[str, Tensor]:
@@ -304,18 +296,14 @@ class Training(lightning.LightningModule):
 
 
 def test_under_lightning_manual_optimisation(tmp_path: Any) -> None:
-    from dpmed.privacy.optimizer import SecretNoiseOptimizer
-    from dpmed.privacy.randomness import SecretStream
-
     model = small_convnext()
     clipper = clip(model)
     before = model.head.fc.weight.detach().clone()
-    optimizer = SecretNoiseOptimizer(
+    optimizer = private(
         torch.optim.AdamW(model.parameters(), lr=1e-3),
+        clipper,
         noise_multiplier=1.0,
-        max_grad_norm=clipper.sensitivity,
         expected_batch_size=4,
-        noise=SecretStream.from_key(bytes(32)),
     )
     trainer = lightning.Trainer(
         max_epochs=1,
@@ -371,18 +359,14 @@ def test_a_second_backward_on_one_forward_is_refused() -> None:
 
 
 def test_a_backward_after_a_step_without_zero_grad_is_refused() -> None:
-    from dpmed.privacy.optimizer import SecretNoiseOptimizer
-    from dpmed.privacy.randomness import SecretStream
-
     model = small_convnext()
     clipper = clip(model)
     images = torch.randn(2, 1, 64, 64)
-    optimizer = SecretNoiseOptimizer(
+    optimizer = private(
         torch.optim.SGD(model.parameters(), lr=0.1),
+        clipper,
         noise_multiplier=1.0,
-        max_grad_norm=clipper.sensitivity,
         expected_batch_size=2,
-        noise=SecretStream.from_key(bytes(32)),
     )
     clipper.backward(losses_of(clipper, images), torch.ones(2))
     optimizer.step()

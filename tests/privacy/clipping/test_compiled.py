@@ -16,10 +16,8 @@ from torch._dynamo.utils import counters
 
 from dpmed.errors import UserError
 from dpmed.privacy.clipping import convolution
-from dpmed.privacy.clipping.clipper import Clipper, make_clipper
-from dpmed.privacy.optimizer import SecretNoiseOptimizer
-from dpmed.privacy.randomness import SecretStream
 from dpmed.privacy.startup import prove_clipping
+from tests.privacy.clipping.conftest import clip, losses_of, private
 
 # Traces and partitions as inductor does, but runs the graphs without generating code.
 TRACE_ONLY = "aot_eager"
@@ -49,24 +47,14 @@ class Block(nn.Module):
         return self.head(self.block(self.stem(images)).mean((2, 3)))
 
 
-def clip(model: nn.Module, **kwargs: Any) -> Clipper:
-    settings = {"engine": "onepass", "rule": "flat", "max_grad_norm": 1.0, "views_per_unit": 1}
-    return make_clipper(model, **{**settings, **kwargs})
-
-
-def losses_of(clipper: Clipper, images: Tensor) -> Tensor:
-    return clipper.module(images).square().mean(1)
-
-
 def weights_after_training(model: nn.Module, num_steps: int, **kwargs: Any) -> dict[str, Tensor]:
     model = copy.deepcopy(model)
     clipper = clip(model, **kwargs)
-    optimizer = SecretNoiseOptimizer(
+    optimizer = private(
         torch.optim.SGD(model.parameters(), lr=0.1),
+        clipper,
         noise_multiplier=0.1,
-        max_grad_norm=clipper.sensitivity,
         expected_batch_size=3,
-        noise=SecretStream.from_key(bytes(32)),
     )
     torch.manual_seed(1)
     for images in torch.randn(num_steps, 4, 1, 16, 16, dtype=next(model.parameters()).dtype):

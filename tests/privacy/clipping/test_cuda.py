@@ -10,8 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from dpmed.privacy.clipping.clipper import make_clipper
 from dpmed.privacy.startup import prove_clipping, synthetic_batch
+from tests.privacy.clipping.conftest import clip
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -54,9 +54,7 @@ def test_float32_equals_a_float64_loop(
         norm = torch.stack([g.norm() for g in grads]).norm()
         for total, grad in zip(expected, grads, strict=True):
             total += grad * min(1.0, 0.5 / float(norm))
-    clipper = make_clipper(
-        model, engine="onepass", rule="flat", max_grad_norm=0.5, views_per_unit=2
-    )
+    clipper = clip(model, max_grad_norm=0.5, views_per_unit=2)
     losses_V = clipper.module(images).square().mean(1)
     clipper.backward(losses_V, torch.full((4,), 0.5, device="cuda"))
     for parameter, total in zip(model.parameters(), expected, strict=True):
@@ -66,14 +64,7 @@ def test_float32_equals_a_float64_loop(
 @pytest.mark.parametrize("name", ["convnext_atto", "convnext_tiny"])
 def test_bf16_keeps_the_bound(name: str) -> None:
     model = convnext(name).to(memory_format=torch.channels_last)
-    clipper = make_clipper(
-        model,
-        engine="onepass",
-        rule="flat",
-        max_grad_norm=0.1,
-        views_per_unit=1,
-        dtype=torch.bfloat16,
-    )
+    clipper = clip(model, max_grad_norm=0.1, dtype=torch.bfloat16)
     images = torch.randn(4, 1, 224, 224, device="cuda")
     for unit in range(4):
         weights_V = torch.zeros(4, device="cuda")
@@ -90,9 +81,7 @@ def test_bf16_keeps_the_bound(name: str) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_start_up_proof_passes(precision: str) -> None:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    clipper = make_clipper(
-        convnext(), engine="onepass", rule="flat", max_grad_norm=1.0, views_per_unit=1, dtype=dtype
-    )
+    clipper = clip(convnext(), dtype=dtype)
     inputs_V, targets_V = synthetic_batch(
         num_units=4, views_per_unit=1, image_shape=(1, 64, 64), num_labels=5, device="cuda"
     )
@@ -109,14 +98,7 @@ def test_in_bf16_one_more_unit_moves_the_sum_by_no_more_than_the_sensitivity() -
     # Few parameters, so that roundings do not average out; many units, whose sum rounds coarsely.
     torch.manual_seed(0)
     model = nn.Linear(4, 2).cuda()
-    clipper = make_clipper(
-        model,
-        engine="onepass",
-        rule="flat",
-        max_grad_norm=0.01,
-        views_per_unit=1,
-        dtype=torch.bfloat16,
-    )
+    clipper = clip(model, max_grad_norm=0.01, dtype=torch.bfloat16)
     inputs, everybody = 3 * torch.randn(24, 4, device="cuda"), torch.ones(24, device="cuda")
 
     def total(weights_V: torch.Tensor) -> torch.Tensor:
@@ -137,10 +119,8 @@ def test_the_compiled_form_stays_near_the_eager_one(precision: str, tolerance: f
     sums = []
     for backend in (None, "inductor"):
         model = convnext()
-        clipper = make_clipper(
+        clipper = clip(
             model,
-            engine="onepass",
-            rule="flat",
             max_grad_norm=0.1,
             views_per_unit=2,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,

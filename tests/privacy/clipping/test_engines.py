@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dpmed.privacy.clipping.clipper import CLIPPING_ENGINES, make_clipper
 from dpmed.privacy.clipping.reference import CorrectedGradSampleModule
-from dpmed.privacy.optimizer import SecretNoiseOptimizer
 from dpmed.privacy.randomness import SecretStream
+from tests.privacy.clipping.conftest import private
 
 NUM_UNITS, EXPECTED_BATCH, SIGMA, CLIP = 40, 4, 0.8, 0.5
 
@@ -59,12 +59,11 @@ def train_with_dpmed(engine: str, num_steps: int) -> nn.Module:
     model = small_convnext()
     images, targets = data()
     clipper = make_clipper(model, engine=engine, rule="flat", max_grad_norm=CLIP, views_per_unit=1)
-    optimizer = SecretNoiseOptimizer(
+    optimizer = private(
         torch.optim.AdamW(model.parameters(), lr=1e-3),
+        clipper,
         noise_multiplier=SIGMA,
-        max_grad_norm=clipper.sensitivity,
         expected_batch_size=EXPECTED_BATCH,
-        noise=SecretStream.from_key(bytes(32)),
     )
     for units in draws(num_steps):
         if len(units):
@@ -122,12 +121,11 @@ def _train_on(chosen: list[Tensor], accountant: PRVAccountant, rate: float) -> n
     clipper = make_clipper(
         model, engine="onepass", rule="flat", max_grad_norm=CLIP, views_per_unit=1
     )
-    optimizer = SecretNoiseOptimizer(
+    optimizer = private(
         torch.optim.AdamW(model.parameters(), lr=1e-3),
+        clipper,
         noise_multiplier=SIGMA,
-        max_grad_norm=clipper.sensitivity,
         expected_batch_size=EXPECTED_BATCH,
-        noise=SecretStream.from_key(bytes(32)),
     )
     optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=rate))
     for units in chosen:
